@@ -1,6 +1,7 @@
 """What people type: experiments, diffs, tables, and mistakes."""
 
 import json
+import re
 from pathlib import PurePosixPath
 from zipfile import ZipFile
 
@@ -83,5 +84,9 @@ def test_a_stage_that_cannot_run_is_refused_in_one_line(built_copy):
 def test_snakemake_report_has_tables_images_and_the_page(built_copy):
     built_copy.run("snakemake", "--report", "report.zip")
     with ZipFile(built_copy.root / "report.zip") as report:
-        names = {PurePosixPath(name).name for name in report.namelist()}
-    assert {"likelihood.csv", "samples.png", "unmasking.gif", "chars_md4.csv", "index.html"} <= names
+        names = {PurePosixPath(name).name: name for name in report.namelist()}
+        page = report.read(names["report.html"]).decode()
+    assert {"likelihood.csv", "samples.png", "unmasking.gif", "chars_md4.csv", "index.html"} <= names.keys()
+    assert re.search(r'"Likelihood": \{"evaluate": \[[^]]*"metrics/evaluate/chars_md4\.json"', page)
+    made = "Sample from chars_md4: a result of <tt [^>]*>dvc repro sample&#64;chars_md4</tt>"
+    assert re.search(f'"caption": "<p>{made}', page)

@@ -66,7 +66,7 @@ class Browser:
             if answer.get("id") == self._number:
                 assert "error" not in answer, answer
                 return answer["result"]
-            self._note(answer.get("method"), answer.get("params"))
+            self._collect(answer.get("method"), answer.get("params"))
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._received:
@@ -77,7 +77,7 @@ class Browser:
         found: dict[str, Any] = json.loads(message)
         return found
 
-    def _note(self, method: str | None, params: Any) -> None:
+    def _collect(self, method: str | None, params: Any) -> None:
         match method:
             case "Runtime.exceptionThrown":
                 self.problems.append(json.dumps(params["exceptionDetails"])[:500])

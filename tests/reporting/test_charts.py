@@ -1,4 +1,4 @@
-"""Charts show the data of the tables, with units, errors and names that can be told apart."""
+"""Charts show the data of the tables, with units, errors and distinct names."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,11 +16,13 @@ from mdpipe.reporting.charts import (
     MAX_SYMBOLS,
     VALUE_GAP,
     Chart,
+    curves_table,
     exponents_chart,
     likelihood_chart,
     training_charts,
 )
 from mdpipe.reporting.evaluation_charts import profile_chart, samplers_chart
+from mdpipe.reporting.schemas import BOUND_LOSS
 from mdpipe.reporting.tables import likelihood_table, samplers_table
 from tests.reporting.records import (
     IMAGE_RATES,
@@ -54,9 +56,10 @@ def curves(**by_run: pl.DataFrame) -> dict[str, pl.DataFrame]:
     return {run: frame.with_columns(run=pl.lit(run)) for run, frame in by_run.items()}
 
 
-def trained(**datasets: str) -> pl.DataFrame:
-    rows = [{"run": run, "dataset": dataset, "unit": "bits/dim"} for run, dataset in datasets.items()]
-    return pl.DataFrame(rows)
+def trained(loss: str = BOUND_LOSS, **datasets: str) -> pl.DataFrame:
+    return pl.DataFrame({"run": list(datasets), "dataset": list(datasets.values())}).with_columns(
+        unit=pl.lit("bits/dim"), training_loss=pl.lit(loss)
+    )
 
 
 def compared(*rows: dict[str, Any]) -> pl.DataFrame:
@@ -77,7 +80,7 @@ def rows(spec: dict[str, Any], mark: str) -> list[dict[str, Any]]:
 
 
 def scene_marks(item: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
-    """Yield the drawn marks of one kind; groups are in groups."""
+    """Yield the marks of one kind, also those in groups."""
     if item.get("marktype") == kind:
         yield item
     for part in item.get("items", []):
@@ -180,7 +183,7 @@ def test_runs_on_one_dataset_share_a_figure_of_every_column():
     assert list(charts) == ["digits", "photos"]
     loss, rate, norm = charts["digits"].to_specs()
     titles = [encodings(spec, "y")[1]["title"] for spec in (loss, rate, norm)]
-    assert titles == ["loss (bits/dim)", "learning rate", "gradient norm"]
+    assert titles == ["training loss (bits/dim)", "learning rate", "gradient norm"]
     assert {(row["run"], row["step"], row["value"]) for row in rows(loss, "line")} == {
         ("a", 7, 8.0),
         ("a", 14, 7.0),
@@ -194,6 +197,29 @@ def test_a_column_of_only_some_runs_and_steps_gets_its_panel():
     of_runs = {"a": curve([3.0, 2.0], **{"val/bits": [None, 2.5]}), "b": curve([3.0, 2.0])}
     _, validation = training_charts(curves(**of_runs), trained(a="digits", b="digits"))["digits"].to_specs()
     assert [(row["run"], row["step"], row["value"]) for row in rows(validation, "line")] == [("a", 14, 2.5)]
+
+
+def test_a_loss_with_another_weight_has_a_panel_without_a_unit():
+    of_runs = pl.concat([trained(a="digits"), trained("flat weight", b="digits")])
+    found = curves(a=curve([3.0, 2.0]), b=curve([2.0, 1.0]))
+    bound, flat = training_charts(found, of_runs)["digits"].to_specs()
+    assert [encodings(spec, "y")[1]["title"] for spec in (bound, flat)] == [
+        "training loss (bits/dim)",
+        "training loss, flat weight",
+    ]
+    assert [set(column(rows(spec, "line"), "run")) for spec in (bound, flat)] == [{"a"}, {"b"}]
+    assert [encodings(spec, "color")[0]["legend"]["values"] for spec in (bound, flat)] == [["a"], ["b"]]
+    panels = curves_table(found, of_runs)["panel"].unique(maintain_order=True).to_list()
+    assert panels == ["digits, training loss (bits/dim)", "digits, training loss, flat weight"]
+
+
+def test_validations_have_error_bars_next_to_the_loss():
+    validations = {"validation/loss": [None, 2.5], "validation/stderr": [None, 0.5], "train/lr": [0.1, 0.1]}
+    charts = training_charts(curves(a=curve([3.0, 2.0], **validations)), trained("flat weight", a="digits"))
+    _, validation, _ = charts["digits"].to_specs()
+    assert encodings(validation, "y")[0]["title"] == "validation bound (bits/dim)"
+    assert [(row["step"], row["low"], row["high"]) for row in rows(validation, "rule")] == [(14, 2.0, 3.0)]
+    assert charts["digits"].alt.endswith("error bars of validations are one standard error.")
 
 
 def test_the_bold_line_is_the_mean_of_nine_records_around_each():

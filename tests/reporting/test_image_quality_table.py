@@ -39,7 +39,7 @@ def test_a_record_with_a_wrong_field_is_refused_by_name():
         image_quality_table([record("a", 1.0, best=2.0)])
     broken = record("a", 1.0)
     broken["rows"][0]["fid"] = "low"
-    with pytest.raises(MetricsError, match="run 'a': fid should be a number, not 'low'"):
+    with pytest.raises(MetricsError, match="run 'a': fid has a wrong type"):
         image_quality_table([broken])
 
 

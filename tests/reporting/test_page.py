@@ -8,9 +8,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
+from PIL import Image
 
 from mdpipe.reporting.charts import likelihood_chart, training_charts
 from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
+from mdpipe.reporting.images import encode_png
 from mdpipe.reporting.page import (
     PageImage,
     Report,
@@ -21,7 +23,17 @@ from mdpipe.reporting.page import (
     report_page,
     settings_table,
 )
-from mdpipe.reporting.schemas import COSTS, FILE, HELD_OUT_COLUMNS, OTHER_TEXT_COLUMNS, SAMPLES, TRAINING
+from mdpipe.reporting.published import COMPARED
+from mdpipe.reporting.schemas import (
+    BOUND_LOSS,
+    COSTS,
+    FILE,
+    HELD_OUT_COLUMNS,
+    OTHER_TEXT_COLUMNS,
+    SAMPLES,
+    TRAINING,
+    to_display,
+)
 from mdpipe.reporting.tables import (
     datasets_table,
     likelihood_table,
@@ -79,7 +91,18 @@ const linked = marks.filter(mark => mark);
 linked.forEach(mark => mark.dispatchEvent(new MouseEvent("click", {bubbles: true})));
 linked.length
 """
-"""Vega follows a link by a click on an anchor of its own; the number of charts with links is returned."""
+"""Vega follows a link by a click on an anchor that it makes; the number of charts with links is returned."""
+
+
+CLIPPED_TEXTS = """
+[...document.querySelectorAll(".vega svg")].flatMap(svg => {
+  const end = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll("text")].filter(text => {
+    const at = text.getBoundingClientRect();
+    return at.width && (at.left < end.left - 1 || at.right > end.right + 1);
+  }).map(text => text.textContent);
+})
+"""
 
 
 class Outline(HTMLParser):
@@ -114,27 +137,28 @@ def with_file(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def report(run: str = "pieces", name: str = "digits") -> Report:
-    rows = [scored(run, "ancestral", 8), scored(run, "data", None)]
+    rows = [scored(run, "ancestral", 8, temperature=value) for value in (0.7, 1.0)] + [scored(run, "data", None)]
     tables = {
         "likelihood": with_means(
             likelihood_table([evaluation(run, name)], [encoding(name, IMAGE_RATES)]), {run: [run]}, HELD_OUT_COLUMNS
         ),
         "zero_shot": with_means(zero_shot_table([zero_shot(run, "numpy_docs")]), {run: [run]}, OTHER_TEXT_COLUMNS),
         "samples": table_of_runs([sample(run)], SAMPLES, "sample"),
-        "training": table_of_runs([training(run)], TRAINING, "train"),
+        "training": table_of_runs([training(run)], TRAINING, "train").with_columns(training_loss=pl.lit(BOUND_LOSS)),
         "samplers": samplers_table({run: scored_frame(rows)}),
         "datasets": datasets_table([encoding(name, [])]),
         "costs": pl.DataFrame([[f"train@{run}"], [61.5], [59.0], [436.4], [1000], [8.5]], schema=COSTS),
     }
     curve = pl.DataFrame({"step": [1, 2], "train/loss": [3.0, 2.0]})
     tables = {table: with_file(frame) for table, frame in tables.items()}
-    trained = pl.DataFrame({"run": [run], "dataset": [name], "unit": ["bits/dim"]})
+    trained = tables["training"].with_columns(dataset=pl.lit(name))
     mask_fractions, positions, calibration = (
         with_file(frame).with_columns(run=pl.lit(run))
         for frame in (MASK_FRACTION_ROWS, POSITION_ROWS, CALIBRATION_ROWS)
     )
     return Report(
-        made_by={"commit": Sourced("cd3c4b6, `mdpipe bench stages`"), "time": Sourced("31 minutes", PATH)},
+        run={"run": Sourced("recorded run", PATH), "wall time": Sourced("31 minutes", PATH)},
+        made_by={"commit": Sourced("cd3c4b6, `mdpipe bench stages`")},
         tables=tables,
         settings=settings_table({run: {"train": {"steps": 5}}, "other": {"train": {"steps": 6, "note": name}}}),
         figures={
@@ -199,6 +223,15 @@ def test_tables_have_every_column_that_is_not_empty(page: str) -> None:
     assert {"stderr mc", "reconstruction", "prior", "diffusion", "MC samples", "parameters", "seed"} <= set(shown)
 
 
+def test_important_columns_come_first_and_references_have_names(page: str) -> None:
+    shown = to_display(report().tables["likelihood"], complete=True)
+    assert shown.headings[:4] == ["run", "value", "unit", "estimator"]
+    after = shown.headings.index("parameters") + 1  # The columns that otherwise only the CSV file has.
+    assert {"modality", "stderr mc", "clusters", "tokens", "seed"} <= set(shown.headings[after:])
+    assert [row[0] for row in shown.rows] == ["pieces", "png", "unigram", "webp"]
+    assert "<span>unigram</span>" in page
+
+
 def test_numbers_samples_facts_and_definitions_are_there(outline: Outline) -> None:
     terms = [term for term, _ in definitions()]
     for expected in (
@@ -250,10 +283,17 @@ def test_empty_sections_are_left_out() -> None:
     assert titles == ["runs", "how-the-numbers-are-made", "params"]
 
 
+def test_a_suite_without_published_data_says_so() -> None:
+    full = report()
+    page = report_page(replace(full, tables=full.tables | {"published": pl.DataFrame(schema=COMPARED)}))
+    assert "Not comparable: results/published.csv has no result on the sources of this suite (digits)" in page
+    assert 'id="published-numbers"' not in report_page(full)
+
+
 def test_names_and_texts_cannot_become_markup() -> None:
     filled = [dict.fromkeys(FILLED, EVIL)]
     gallery = SampleGallery(EVIL, [PageImage(PNG, EVIL, [EVIL])], text=EVIL, infilling=filled)
-    hostile = replace(report(EVIL, EVIL), galleries=[gallery], params=EVIL, made_by={EVIL: Sourced(EVIL, PATH)})
+    hostile = replace(report(EVIL, EVIL), galleries=[gallery], params=EVIL, run={EVIL: Sourced(EVIL, PATH)})
     outline = Outline(report_page(hostile))
     scripts = [script.get("type") for script in outline.all("script")]
     assert scripts.count("module") == 1
@@ -273,6 +313,7 @@ def test_a_browser_finds_no_error_and_asks_for_no_other_file(width: int, tmp_pat
             background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
             assert background == ("rgb(18, 21, 27)" if dark else "rgb(255, 255, 255)")
         assert tab.evaluate("document.documentElement.scrollWidth") == width
+        assert tab.evaluate(CLIPPED_TEXTS) == []
         figures = "[...document.querySelectorAll('.vega svg')]"
         assert tab.evaluate(f"{figures}.filter(x => x.getBoundingClientRect().right > innerWidth).length") == 0
         assert tab.evaluate(f"{figures}.length") == panel_count(report())
@@ -282,6 +323,16 @@ def test_a_browser_finds_no_error_and_asks_for_no_other_file(width: int, tmp_pat
         assert max(tab.evaluate(headers)) < max(0.45 * width, 200)
         assert {request for request in tab.requests if not request.startswith("data:")} == {path.as_uri()}
         assert tab.problems == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_real_images_are_next_to_wide_samples(tmp_path: Path) -> None:
+    wide = PageImage(encode_png(Image.new("L", (684, 276))), "wide")
+    path = tmp_path / "index.html"
+    path.write_text(report_page(replace(report(), galleries=[SampleGallery("digits", [wide, wide])])), encoding="utf-8")
+    with browser(tmp_path / "profile") as tab:
+        tab.open(path, width=1400)
+        assert len(set(tab.evaluate("[...document.querySelectorAll('.gallery figure')].map(x => x.offsetTop)"))) == 1
 
 
 def panel_count(content: Report) -> int:

@@ -159,13 +159,15 @@ def without(record, *names):
         (lambda: likelihood_table([without(evaluation("a", "x"), "stderr", "seed")], []), "'a' lacks seed, stderr;"),
         (lambda: likelihood_table([without(evaluation("a", "x", "text"), "perplexity")], []), "lacks perplexity;"),
         (lambda: likelihood_table([evaluation("a", "x", color=1)], []), "'a' has unknown color;"),
-        (lambda: likelihood_table([evaluation("a", "x", value="2")], []), "value should be a number, not '2'"),
         (
             lambda: likelihood_table([evaluation("a", "x", num_mc_samples=2.5)], []),
-            "num_mc_samples should be a whole number, not 2.5",
+            "num_mc_samples has a wrong type: .*Int64",
         ),
-        (lambda: likelihood_table([evaluation("a", "x", split=None)], []), "split should be a text, not None"),
-        (lambda: likelihood_table([evaluation("a", "x", value=True)], []), "value should be a number, not True"),
+        (lambda: likelihood_table([evaluation("a", "x", split=None)], []), "has no value of split;"),
+        (
+            lambda: likelihood_table([evaluation("a", "x", value="2")], []),
+            "value has a wrong type: .*Float64; found .*String",
+        ),
         (lambda: likelihood_table([], [without(encoding("x", []), "references")]), "'x': references should be a list"),
         (
             lambda: likelihood_table([], [encoding("x", [without(IMAGE_RATES[0], "unit")])]),
@@ -292,10 +294,10 @@ def of_a(*rows):
         (lambda: samplers_table({}, pl.DataFrame({"run": ["a"]})), "measured speeds lacks num_parameters, sampler"),
         (
             lambda: samplers_table({"letters": FRAMES["letters"].with_columns(bits=pl.lit("x"))}),
-            r"letters\.csv: bits should be a number, not 'x'",
+            r"letters\.csv: bits has a wrong type: .*Float64",
         ),
-        (of_a(scored("a", "euler", 8, entropy=None)), "entropy should be a number, not None"),
-        (of_a(scored("a", "euler", 8, samples=None)), "samples should be a whole number, not None"),
+        (of_a(scored("a", "euler", 8, entropy=None)), "has no value of entropy;"),
+        (of_a(scored("a", "euler", 8, samples=None)), "has no value of samples;"),
     ],
 )
 def test_a_wrong_field_of_a_samplers_file_is_named(make, named):

@@ -1,6 +1,7 @@
 """Speeds of the comparison's samplers: a row for each, for the report to join; nothing is said of how fast."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import polars as pl
 import pytest
 from typer.testing import Result
 
+from mdpipe.commands.plan import Plan
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.model_io import load_model
@@ -76,10 +78,25 @@ def test_stage_costs_are_snakemakes_with_the_plans_tokens(
         "tokens": run.train.steps * run.train.batch_size * params.datasets[run.dataset].seq_len,
     }
     assert {"processor", "cores", "memory_gib", "device", "commit"} <= set(recorded["machine"])
+    assert recorded["wall_seconds"] == 8.5
     paths.CPU_SECONDS_DIR.mkdir(parents=True)
     (paths.CPU_SECONDS_DIR / "train@chars_md4").write_text("8.25\n")
     assert mdpipe("bench", "stages").exit_code == 0
     assert json.loads(paths.COSTS.read_text())["results"][0]["cpu_seconds"] == 8.25
+
+
+def test_the_wall_time_is_that_in_which_a_stage_ran(params: Params, place: Path, mdpipe: Callable[..., Result]) -> None:
+    """Pairs of stages of 240 s each, the second 120 s after the first, then 120 s without any: 360 s of every 480 s."""
+    (place / "params.yaml").write_text(SMOKE.read_text())
+    (place / "benchmarks").mkdir()
+    stages = [row.stage for row in Plan(params).rows()][:6]
+    for number, stage in enumerate(stages):
+        (path := place / f"benchmarks/{stage}.tsv").write_text("s\tmax_rss\tcpu_time\n240\t100\t3\n")
+        end = 10**9 + 480 * (number // 2) + 120 * (number % 2)
+        os.utime(path, (end, end))
+    assert mdpipe("bench", "stages").exit_code == 0
+    recorded = json.loads(paths.COSTS.read_text())
+    assert (recorded["wall_seconds"], recorded["date"]) == (1080, "2001-09-09")
 
 
 def test_without_measurements_no_cost_is_written(place: Path, refusal: Callable[..., str]) -> None:

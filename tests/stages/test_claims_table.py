@@ -14,7 +14,8 @@ from mdpipe.data.artifacts.files import write_record
 from mdpipe.params import Params, ParamsError, load_params, parse_params
 from mdpipe.params.claims import MeasureConfig
 from mdpipe.pipeline import paths
-from mdpipe.stages.claims import claims_markdown, claims_table
+from mdpipe.pipeline.evaluations import read_evaluations, read_fids
+from mdpipe.reporting.claims import Measures, claims_markdown, claims_table
 
 PRESET = Path(__file__).parents[2] / "workflow/presets/claims.yaml"
 CONTENT = yaml.safe_load(PRESET.read_text())
@@ -62,7 +63,9 @@ def save(path: Path, columns: list[NDArray[np.float64]]) -> None:
 
 @pytest.fixture
 def rows(claims: Params, place: Path) -> dict[str, dict[str, Any]]:
-    return {row["claim"]: row for row in claims_table(claims).iter_rows(named=True)}
+    return {
+        row["claim"]: row for row in claims_table(Measures(claims, read_evaluations, read_fids)).iter_rows(named=True)
+    }
 
 
 def test_every_kind_of_measure_is_the_effect_put_in(rows: dict[str, dict[str, Any]]) -> None:
@@ -99,7 +102,7 @@ def test_a_row_says_which_command_makes_it(rows: dict[str, dict[str, Any]]) -> N
 
 
 def test_the_page_of_claims_has_a_row_per_claim(claims: Params, place: Path) -> None:
-    lines = claims_markdown(claims_table(claims)).splitlines()
+    lines = claims_markdown(claims_table(Measures(claims, read_evaluations, read_fids))).splitlines()
     assert len(lines) == 2 + len(claims.claims)
     line = next(line for line in lines if "FID of the linear one with" in line)
     assert "0.8 to 1.25" in line and "disagrees" in line and "1.02: 47.46/42.07" in line
@@ -108,7 +111,7 @@ def test_the_page_of_claims_has_a_row_per_claim(claims: Params, place: Path) -> 
 def test_a_missing_result_names_the_stage(claims: Params, place: Path) -> None:
     paths.evaluation("sedd-seed1").unlink()
     with pytest.raises(ValueError, match="run `dvc repro evaluate@sedd-seed1` again"):
-        claims_table(claims)
+        claims_table(Measures(claims, read_evaluations, read_fids))
 
 
 @pytest.mark.parametrize(

@@ -326,7 +326,27 @@ def test_the_losses_of_all_runs_are_in_one_table(two_runs: Params) -> None:
     put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])
     report(two_runs)
     losses = pl.read_csv(paths.RESULTS / "curves.csv").rows()
-    assert losses == [(run, "docs_chars", step, 4.75 - step / 4) for run in two_runs.runs for step in (1, 2)]
+    panel = "docs_chars, training loss (bits/dim)"
+    assert losses == [(run, step, panel, 4.75 - step / 4) for run in sorted(two_runs.runs) for step in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("objective", "loss"),
+    [
+        ({"loss_weight": "flat"}, "flat weight"),
+        ({"time_distribution": "logit_normal"}, "logit_normal times"),
+        ({"kind": "maskgit"}, "mean weight"),
+        ({}, "bound"),
+    ],
+)
+def test_a_loss_that_is_no_bound_has_no_unit(two_runs: Params, objective: dict[str, Any], loss: str) -> None:
+    put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
+    put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])
+    data = two_runs.model_dump(mode="json")
+    data["runs"]["chars_md4"]["objective"] = {"kind": "md4"} | objective
+    report(parse_params(data))
+    unit = " bits/dim" if loss == "bound" else ""
+    assert f"Final training loss ({loss}): 2.400{unit}." in (paths.REPORT / "cards/chars_md4.md").read_text()
 
 
 def test_runs_with_other_examples_are_not_compared(two_runs: Params) -> None:

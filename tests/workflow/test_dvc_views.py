@@ -144,15 +144,15 @@ def test_a_plain_view_of_experiments_has_a_column_per_result(repo: Path) -> None
 
 def test_plots_need_no_network(repo: Path) -> None:
     assert show(repo, "workflow.plots_template") == ".dvc/plots.html\n"
-    rows = "".join(f"{run},a,{step},4.5\n" for run in ("chars_md4", "chars_ar") for step in (10, 20))
+    rows = "".join(f"{run},{step},a,4.5\n" for run in ("chars_md4", "chars_ar") for step in (10, 20))
     (repo / "results").mkdir()
-    (repo / "results/curves.csv").write_text(f"run,dataset,step,loss\n{rows}")
+    (repo / "results/curves.csv").write_text(f"run,step,panel,loss\n{rows}")
     show(repo, "dvc", "plots", "show")
     page = (repo / "dvc_plots/index.html").read_text()
     assert page.count("vegaEmbed('#") == 13 + 10 * len(PROFILES)
     for title in ("Bits of a token of digits by position", "Calibration of chars_ar"):
         assert title in page
-    assert page.count('"title": "Training loss, bits per token"') == 1
+    assert page.count('"title": "Training loss and validation bound"') == 1
     assert "Training loss of chars_md4" in page
     assert not re.search(r"""<(script|link)\b[^>]*\b(src|href)\s*=""", page.replace("\\/", "/").split("<body>")[1])
     assert not re.search(r"<script[^>]*\bsrc\b", page.split("<body>")[0].split("<script>")[0])

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,13 +23,14 @@ def record_stages(params: Params, threads: int, folder: Path, out: Path) -> None
     Raises:
         FileNotFoundError: No stage was measured.
     """
-    results, times = [], []
+    results, spans = [], []
     for row in Plan(params).rows():
         if not (path := folder / f"{row.stage}.tsv").exists():
             continue
         with path.open(newline="", encoding="utf-8") as file:
             measured = list(csv.DictReader(file, delimiter="\t"))[-1]
-        times.append(path.stat().st_mtime)
+        end = path.stat().st_mtime
+        spans.append((end - float(measured["s"]), end))
         if (job := paths.CPU_SECONDS_DIR / row.stage).exists():
             measured["cpu_time"] = job.read_text(encoding="utf-8")
         results.append(
@@ -41,6 +43,20 @@ def record_stages(params: Params, threads: int, folder: Path, out: Path) -> None
         )
     if not results:
         raise FileNotFoundError(f"{folder} has no measurement of a stage; `snakemake` measures each that it runs")
-    day, machine = datetime.fromtimestamp(max(times), UTC).date(), describe_machine(compute_device().type, threads)
-    document = {"date": day.isoformat(), "params": params.md5, "machine": machine, "results": results}
+    document = {
+        "date": datetime.fromtimestamp(max(end for _, end in spans), UTC).date().isoformat(),
+        "params": params.md5,
+        "machine": describe_machine(compute_device().type, threads),
+        "wall_seconds": round(_covered(spans), 1),
+        "results": results,
+    }
     atomic_write(out, to_json(document).encode())
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Return the time during which a stage ran: the length of the union of the spans."""
+    covered, latest = 0.0, -math.inf
+    for start, end in sorted(spans):
+        covered += max(0.0, end - max(start, latest))
+        latest = max(latest, end)
+    return covered

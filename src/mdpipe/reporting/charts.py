@@ -16,7 +16,7 @@ import vl_convert
 from jinja2 import Environment
 
 from mdpipe.reporting.markdown import format_measurement, format_number
-from mdpipe.reporting.schemas import EXPONENTS, FILE
+from mdpipe.reporting.schemas import BOUND_LOSS, EXPONENTS, FILE
 
 COLORS = {
     "ink": ("#1f2430", "#e4e7ee"),
@@ -81,8 +81,11 @@ EXTREMES = 15
 """Number of tokens with the largest exponents, and with the smallest, that are shown of more tokens."""
 MAX_SYMBOL_LENGTH = 13
 VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
-CURVES = {"train/loss": "loss", "train/lr": "learning rate", "train/grad_norm": "gradient norm"}
-"""Titles of the columns of a training curve; a column that is not among them has its name as title."""
+LOSS = "train/loss"
+CURVES = {"validation/loss": "validation bound", "train/lr": "learning rate", "train/grad_norm": "gradient norm"}
+"""Titles of the other columns of a training curve; a column that is not among them has its name as title."""
+ERRORS = {"validation/loss": "validation/stderr"}
+"""Columns of a training curve with standard errors."""
 
 Panel = alt.LayerChart | alt.FacetChart
 """A chart as `alt.layer` returns it."""
@@ -162,9 +165,9 @@ def y_axis(field: str, title: str) -> alt.Y:
     return alt.Y(field, title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
 
 
-def run_colors(runs: Sequence[str]) -> alt.Color:
-    """Return a color per run, with lines in the legend."""
-    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=3)
+def run_colors(runs: Sequence[str], shown: Sequence[str] | None = None) -> alt.Color:
+    """Return a color per run, with lines in the legend, which has only the runs that are `shown` in the panel."""
+    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=3, values=shown or runs)
     return alt.Color("run:N", scale=alt.Scale(domain=runs, range=SERIES), legend=legend)
 
 
@@ -235,38 +238,89 @@ def _bars(frame: pl.DataFrame) -> Panel:
     )
 
 
+def curves_table(curves: Mapping[str, pl.DataFrame], trained: pl.DataFrame) -> pl.DataFrame:
+    """Return the losses and validations of all runs, with a `panel` for each dataset and kind of loss.
+
+    Args:
+        curves: As of `training_charts`.
+        trained: As of `training_charts`.
+    """
+    parts = []
+    for row in trained.iter_rows(named=True):
+        curve, bound = curves[row["run"]], f"{row['dataset']}, validation bound ({row['unit']})"
+        panels = {LOSS: f"{row['dataset']}, {_loss_title(row['training_loss'], row['unit'])}", "validation/loss": bound}
+        parts += [
+            curve.select("run", "step", panel=pl.lit(panel), loss=pl.col(name).cast(pl.Float64)).drop_nulls()
+            for name, panel in panels.items()
+            if name in curve.columns
+        ]
+    return pl.concat(parts)
+
+
 def training_charts(curves: Mapping[str, pl.DataFrame], trained: pl.DataFrame) -> dict[str, Chart]:
     """Show training curves, one figure per dataset with all of its runs: the loss, and every other column by step.
 
+    Runs with different training losses have different panels: only a bound has a unit.
+
     Args:
-        curves: A curve per run, with the columns `run`, `step` and `train/loss` (bits per token) at least.
-        trained: The columns run, dataset and unit, one row per run.
+        curves: A curve per run, with the columns `run`, `step` and `train/loss` at least.
+        trained: The columns run, dataset, training_loss (`BOUND_LOSS` or its weight), and unit, that of the
+            bound; one row per run.
     """
     charts = {}
     of_runs = pl.concat([curve.select("run", pl.col(f"^{FILE}$")).head(1) for curve in curves.values()])
     for frame in trained.partition_by("dataset", maintain_order=True):
         dataset, runs, unit = frame["dataset"][0], frame["run"].to_list(), "/".join(sorted(set(frame["unit"])))
         data = pl.concat([curves[run] for run in runs], how="diagonal_relaxed")
-        names = [name for name in data.columns if name not in ("step", "run", FILE) and data[name].count()]
-        panels = [_curve(data, name, runs, unit, of_runs) for name in names]
-        charts[dataset] = Chart(panels, f"Training on {dataset} of {', '.join(runs)}, by step.", 1, files_of(data))
+        panels = []
+        for loss in sorted(set(frame["training_loss"])):
+            title = _loss_title(loss, unit)
+            of_loss = pl.col("run").is_in(frame.filter(training_loss=loss)["run"].to_list())
+            panels.append(_curve(data.filter(of_loss), LOSS, title, runs, of_runs))
+        names = [name for name in {**CURVES, **data.schema} if name in data.columns and data[name].count()]
+        for name in names:
+            if name not in ("step", "run", FILE, LOSS, *ERRORS.values()):
+                title = CURVES.get(name, name) + (f" ({unit})" if name in ERRORS else "")
+                panels.append(_curve(data, name, title, runs, of_runs))
+        what = f"Training on {dataset} of {', '.join(runs)}, by step"
+        errors = "; error bars of validations are one standard error" if ERRORS.keys() & set(names) else ""
+        charts[dataset] = Chart(panels, f"{what}{errors}.", 1, files_of(data))
     return charts
 
 
-def _curve(data: pl.DataFrame, name: str, runs: list[str], unit: str, of_runs: pl.DataFrame) -> Panel:
-    """Show every record as a thin line, and means of up to `SMOOTHING` as a bold one; rates stay as they are."""
-    title = CURVES.get(name, name)
-    label = f"{title} ({unit})" if "loss" in name else title
-    mean = pl.col("value") if "lr" in name else pl.col("value").rolling_mean(SMOOTHING, min_samples=1, center=True)
-    rows = data.select("step", "run", value=name).drop_nulls().sort("run", "step").with_columns(mean=mean.over("run"))
+def _loss_title(loss: str, unit: str) -> str:
+    """Return the title of a training loss, with the unit only of a bound."""
+    return f"training loss ({unit})" if loss == BOUND_LOSS else f"training loss, {loss}"
+
+
+def _curve(data: pl.DataFrame, name: str, title: str, runs: list[str], of_runs: pl.DataFrame) -> Panel:
+    """Show every record as a thin line, and means of up to `SMOOTHING` as a bold one.
+
+    Rates stay as they are, and so do values with errors, which have error bars.
+    """
+    error, value = ERRORS.get(name), pl.col("value")
+    is_exact = error is not None or "lr" in name
+    mean = value if is_exact else value.rolling_mean(SMOOTHING, min_samples=1, center=True)
+    columns = {"value": name} | ({"stderr": error} if error in data.columns else {})
+    rows = data.select("step", "run", **columns).drop_nulls("value").sort("run", "step")
+    rows = rows.with_columns(mean=mean.over("run"))
+    color = run_colors(runs, [run for run in runs if run in rows["run"]])
     base = alt.Chart(rows, height=HEIGHT).encode(
         x=alt.X("step:Q", title="step", axis=alt.Axis(format=",d", tickMinStep=1, tickCount=6)),
-        y=y_axis("mean:Q", label),
-        color=run_colors(runs),
+        y=y_axis("mean:Q", title),
+        color=color,
         tooltip=["run:N", "step:Q", alt.Tooltip("value:Q", title=title, format=".5g")],
     )
-    thin = base.mark_line(strokeWidth=1, opacity=0.3).encode(y="value:Q")
-    return alt.layer(thin, base.mark_line(strokeWidth=2), hover_points(base, of_runs))
+    marks = [base.mark_line(strokeWidth=2), hover_points(base, of_runs)]
+    if "stderr" in columns:
+        ends = error_bar("value", "stderr")
+        bars = (
+            alt.Chart(rows.with_columns(**ends))
+            .mark_rule()
+            .encode(x="step:Q", y=alt.Y("low:Q", title=title), y2="high:Q", color=color)
+        )
+        return alt.layer(bars, *marks)
+    return alt.layer(base.mark_line(strokeWidth=1, opacity=0.3).encode(y="value:Q"), *marks)
 
 
 def exponents_chart(exponents: Mapping[str, pl.DataFrame], ordered: Mapping[str, bool]) -> Chart:

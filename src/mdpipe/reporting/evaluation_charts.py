@@ -151,7 +151,7 @@ def _bits_by_nfe(frame: pl.DataFrame, samplers: pl.DataFrame) -> Panel:
 def _frontier(frame: pl.DataFrame, samplers: pl.DataFrame) -> Panel:
     most = pl.col("steps").is_null() | (pl.col("steps") == pl.col("steps").max())
     rows = _sampler_rows(frame.filter(most))
-    title = "entropy of a sample's tokens, bits (repetitive ← → diverse)"
+    title = ["entropy of a sample's tokens, bits", "(repetitive ← → diverse)"]  # Two lines fit on a phone.
     x = alt.X("entropy_per_sample:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
     tooltip = [alt.Tooltip("shown:N", title="held-out data"), alt.Tooltip("entropy:N")]
     data = alt.Chart(rows.filter(sampler=DATA)).encode(x=x, y="bits:Q", tooltip=tooltip)

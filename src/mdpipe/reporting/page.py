@@ -74,8 +74,10 @@ class Sourced:
 class Report:
     """The content of the page; an empty table or a missing figure is left out."""
 
+    run: Mapping[str, Sourced]
+    """The recorded run: its commit, date, machine and times."""
     made_by: Mapping[str, Sourced]
-    """Provenance of the results: commit, date, machine, seeds, time, versions."""
+    """Further provenance of the results: seeds and versions."""
     tables: Mapping[str, pl.DataFrame]
     """Any of likelihood, steps_to_bound, claims, zero_shot, published, samplers, samples, image_quality, training,
     datasets and costs; with a column `FILE` unless rows have several files."""
@@ -115,6 +117,25 @@ def settings_table(runs: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
     frame = pl.json_normalize(list(runs.values()), infer_schema_length=None)
     table = frame.cast(pl.String).transpose(include_header=True, header_name="setting", column_names=list(runs))
     return table.sort("setting").fill_null("")
+
+
+def run_facts(costs: Mapping[str, Any]) -> dict[str, str]:
+    """Return commit, date, machine and times of a run in words, from a document like results/speed/stages.json."""
+    machine, stages = costs["machine"], costs["results"]
+    seconds = sum(stage["seconds"] for stage in stages)
+    wall = {"wall time": f"{costs['wall_seconds'] / 60:,.0f} minutes"} if "wall_seconds" in costs else {}
+    facts = {
+        "commit": str(machine["commit"]),
+        "date": costs["date"],
+        "machine": "{processor}, {cores} cores, {memory_gib} GiB, {device}".format_map(machine),
+        **wall,
+        "time of stages": f"{seconds / 60:,.0f} minutes, the sum of {len(stages)} stages",
+    }
+    if training := [stage for stage in stages if stage["stage"].startswith("train@")]:
+        tokens, seconds = (sum(stage[key] for stage in training) for key in ("tokens", "seconds"))
+        rate = f"{tokens / seconds:,.0f} tokens/s"
+        facts["training"] = f"{rate}, {len(training)} runs, with start and end of the process"
+    return facts
 
 
 def report_page(report: Report) -> str:

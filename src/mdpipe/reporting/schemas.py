@@ -5,7 +5,7 @@ fields of a record, or the columns of a table. CSV files have all columns with a
 and the page are for people.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,8 @@ TRAINING = {
     **texts("unit"),
 }
 """`final_loss` is the mean of the last `final_loss_rows` rows of the training curve."""
+BOUND_LOSS = "bound"
+"""The training loss that is the bound of the evaluation; every other one has no unit of bits."""
 
 NGRAM_STATISTICS = estimates("distinct_1", "distinct_2", "distinct_3", "distinct_4", "repetition", "longest_run")
 SAMPLERS = {
@@ -186,16 +188,20 @@ CSV_ONLY = {
     *("longest_run", "network_dtype", "sampling_dtype", "replicate_of", "feature_network_sha256", "k"),
     *("difference_stderr_evaluation", "difference_stderr_seeds"),
 }
-"""Columns that only the CSV file has."""
+"""Columns that only the CSV file has; they are the last ones on the page."""
 
 BOUNDS_CSV_ONLY = frozenset({"tokens", "words", "clusters", "clustered_by", "nfe", "mc_estimator"})
-"""Columns that a table of bounds has only in the CSV file."""
+"""Further ones in a table of bounds."""
 
 FIRST = ("run", "estimator")
 """The columns that identify a row's numbers come first, next to each other."""
 
-FIRST_ON_PAGE = ("run", "value", "unit", "estimator")
-"""The first columns of a table of bounds on the page: a phone's screen is as wide as about three."""
+BOUND_FIRST = ("run", "value", "unit", "estimator")
+FIRST_ON_PAGE = ("run", "estimator", "images", "reference", "fid", "sampler", "steps", "temperature", "bits")
+"""The first columns of a table of bounds on the page, and of another one; a phone's screen shows about three."""
+
+REFERENCE_NAMES = ("estimator", "images")
+"""The columns that name a row without a run."""
 
 LAST = ("examples", "num_mc_samples", "num_parameters")
 """The columns that give a model's size and cost come after its numbers."""
@@ -241,15 +247,19 @@ def to_display(frame: pl.DataFrame, *, complete: bool = False) -> DisplayTable:
 
     Args:
         frame: A table of results.
-        complete: True to keep the columns that otherwise only the CSV file has; the page does, and shows the
-            values first.
+        complete: True for the page, which has the values first, the columns that otherwise only the CSV file has
+            last, and names of references in the column `run`.
     """
-    names = _displayed_columns(frame, set() if complete else CSV_ONLY)
+    names = _displayed_columns(frame, complete)
+    is_reference = [row.get("run", "") is None or row.get("sampler") == DATA for row in frame.iter_rows(named=True)]
+    if complete and "run" in names:
+        reference = [name for name in REFERENCE_NAMES if name in frame.columns]
+        frame = frame.with_columns(run=pl.coalesce("run", *reference))
     return DisplayTable(
         headings=[HEADINGS.get(name, name.replace("_", " ")) for name in names],
         rows=[list(row) for row in zip(*(_cells(frame, name) for name in names), strict=True)],
         is_numeric=[frame[name].dtype.is_numeric() for name in names],
-        is_reference=[row.get("run", "") is None or row.get("sampler") == DATA for row in frame.iter_rows(named=True)],
+        is_reference=is_reference,
         values=[list(row) for row in frame.select(names).iter_rows()],
         files=frame[FILE].to_list() if FILE in frame.columns else [],
     )
@@ -278,16 +288,16 @@ def write_table(frame: pl.DataFrame, stem: Path) -> None:
     atomic_write(stem.with_name(f"{stem.name}.md"), to_markdown(without_replicates(frame)).encode("utf-8"))
 
 
-def _displayed_columns(frame: pl.DataFrame, csv_only: Set[str]) -> list[str]:
-    hidden = csv_only | {FILE} | {_error_of(name) for name in frame.columns}
-    if csv_only and "value" in frame.columns:
-        hidden |= BOUNDS_CSV_ONLY
+def _displayed_columns(frame: pl.DataFrame, complete: bool) -> list[str]:
+    is_bounds = "value" in frame.columns
+    csv_only = CSV_ONLY | BOUNDS_CSV_ONLY if is_bounds else CSV_ONLY
+    hidden = {FILE} | {_error_of(name) for name in frame.columns} | (set() if complete else csv_only)
     if frame.height:
         hidden |= {name for name in frame.columns if frame[name].null_count() == frame.height}
     last = LAST if "num_parameters" in frame.columns else ()
-    first = FIRST if csv_only or not {"run", "value"} <= set(frame.columns) else FIRST_ON_PAGE
+    first = (BOUND_FIRST if is_bounds else FIRST_ON_PAGE) if complete and "run" in frame.columns else FIRST
     place = {name: number for number, name in enumerate(first)}
-    names = sorted(frame.columns, key=lambda name: (place.get(name, len(place)), name in last))
+    names = sorted(frame.columns, key=lambda name: (place.get(name, len(place)), name in csv_only, name in last))
     return [name for name in names if name not in hidden]
 
 

@@ -1,11 +1,11 @@
 """Measures of several trainings, and verdicts on claims about them.
 
-Estimates have intervals by Student's t, and claims a rule stated in advance and Holm's p: the verdict compares the 95 %
-interval of a measure with the region of the claim.
+Intervals are by Student's t. The region of a claim is fixed before training; the verdict compares the 95 % interval of
+the measure with it, and p-values are adjusted by Holm's procedure.
 
     agrees        the interval is within the region
     disagrees     the interval and the region have no point in common
-    cannot tell   otherwise: the trainings are too few, too small, or the measure is at the end of the region
+    cannot tell   otherwise: more trainings or examples are needed, or the measure is close to an end of the region
 
 A false claim "agrees" with a probability of 2.5 % at most. A true one "disagrees" with at most 2.5 %, or 5 % if its
 region has two ends. For a region with a margin around "equal", "agrees" is the two one-sided tests of equivalence.
@@ -24,6 +24,7 @@ from scipy.optimize import bisect
 from scipy.special import stdtrit
 
 from mdpipe.evaluation.estimate import SeedsEstimate, seeds_estimate
+from mdpipe.params import Params
 
 Array = NDArray[np.float64]
 Verdict = Literal["agrees", "disagrees", "cannot tell"]
@@ -56,9 +57,9 @@ class Measured:
             h^2 = t_{S - 1}^2 V_seeds + t_{G - 1}^2 (V_evaluation - V_both)
 
         The two variances have S - 1 and G - 1 degrees of freedom, each with its quantile t of Student's distribution
-        (the method of variance estimates recovery, Zou and Donner, 2008). The interval is exact where one of them is
-        0, and covers a little more than it states where they are similar. A single number of degrees of freedom would
-        not do: with S - 1, an error that examples dominate would be twice too large for three seeds; by Satterthwaite's
+        (the method of variance estimates recovery, Zou and Donner, 2008). It is exact if one of them is 0, and
+        conservative if they are similar. One number of degrees of freedom for both is worse: with S - 1 and three
+        seeds, intervals are twice as wide as necessary if most of the variance is over examples; with Satterthwaite's
         formula, coverage falls to 92 %.
         """
         quantiles = stdtrit(np.array([self.seeds, self.clusters]) - 1, 1 - level / 2)
@@ -101,6 +102,21 @@ class Totals(NamedTuple):
     """Tokens of each example, (N,)."""
     clusters: NDArray[np.int64]
     """(N,)."""
+
+
+class Evaluation(NamedTuple):
+    """Nats of a run's trainings, and of the further bounds of `evaluate.bounds`."""
+
+    totals: Totals
+    bounds: Array
+    """Nats by two independent estimates of each of K further bounds, (S, N, K, 2)."""
+
+
+def pair_trainings(params: Params, *runs: str) -> list[list[str]]:
+    """Return the trainings of each run with a seed that all runs have, in the order of the first run's seeds."""
+    of_seed = [{params.seed_of(name): name for name in params.replicates().get(run, [run])} for run in runs]
+    seeds = [seed for seed in of_seed[0] if all(seed in trainings for trainings in of_seed)]
+    return [[trainings[seed] for seed in seeds] for trainings in of_seed]
 
 
 def measure_bits(totals: Array, sizes: NDArray[np.int64], clusters: NDArray[np.integer] | None) -> Measured:
@@ -150,8 +166,8 @@ def exponent(
 ) -> Measured:
     r"""Return the slope of log excess on log T, by least squares: sum_T a_T log E_T.
 
-    The error is of first order, that of the mean of sum_T a_T e_T / E_T. A mean excess E_T below 0 has no logarithm:
-    then the value is NaN, and no claim about it can be decided.
+    The error is of first order, that of the mean of sum_T a_T e_T / E_T. If a mean excess E_T is
+    below 0, the value is NaN, and the verdict on a claim about it is "cannot tell".
 
     Args:
         excess: Totals in T steps minus those in continuous time, in nats, (T, S, N).

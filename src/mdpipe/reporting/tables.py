@@ -20,12 +20,6 @@ from mdpipe.data.artifacts.files import SIGNIFICANT_DIGITS, MetricsError
 from mdpipe.reporting import schemas
 from mdpipe.reporting.schemas import Record, Schema, integers, texts
 
-TYPES: dict[Any, tuple[Any, str]] = {
-    pl.String: (str, "a text"),
-    pl.Int64: (int, "a whole number"),
-    pl.Float64: (int | float, "a number"),
-}
-
 NOT_AVERAGED = {"stderr_mc"}
 """Trainings share their Monte Carlo samples, so that this error of their mean is unknown."""
 
@@ -42,18 +36,19 @@ def check_record(record: Record, schema: Schema, where: str, optional: Set[str] 
     Raises:
         MetricsError: Fields are missing, unknown or of a wrong type.
     """
+    required = schema.keys() - optional
     lists = {
-        "lacks": sorted(schema.keys() - record.keys() - optional),
+        "lacks": sorted(required - record.keys()),
         "has unknown": sorted(record.keys() - schema.keys()),
+        "has no value of": sorted(name for name in required - schemas.NULLABLE if record.get(name, 0) in (None, "")),
     }
     if problems := [f"{verb} {', '.join(names)}" for verb, names in lists.items() if names]:
         raise MetricsError(f"{where} {' and '.join(problems)}; its fields are {', '.join(schema)}")
     for name, value in record.items():
-        if value is None and name in schemas.NULLABLE | optional:
-            continue
-        kind, expected = TYPES[schema[name]]
-        if not isinstance(value, kind) or isinstance(value, bool) or value == "":
-            raise MetricsError(f"{where}: {name} should be {expected}, not {value!r}")
+        try:
+            pl.Series([value], dtype=schema[name])
+        except TypeError as error:
+            raise MetricsError(f"{where}: {name} has a wrong type: {error}".partition("\n")[0]) from None
     return dict(record)
 
 

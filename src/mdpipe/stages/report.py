@@ -17,23 +17,34 @@ import yaml
 from mdpipe.data.artifacts.files import atomic_dir, atomic_write, read_json, read_record
 from mdpipe.data.dataset import EncodedDataset, evenly_spaced
 from mdpipe.data.pixels import to_images
-from mdpipe.evaluation.estimate import SeedsEstimate, paired_difference, ratio_estimate, seeds_estimate
+from mdpipe.evaluation.estimate import SeedsEstimate, paired_difference, seeds_estimate
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params
 from mdpipe.params.data import modality_of
 from mdpipe.params.runs import Run
 from mdpipe.params.suites import Comparison
 from mdpipe.pipeline import paths
+from mdpipe.pipeline.evaluations import read_evaluations, read_fids
 from mdpipe.pipeline.provenance import DVC_FILE
 from mdpipe.reporting import schemas, tables
-from mdpipe.reporting.charts import Chart, exponents_chart, likelihood_chart, training_charts
+from mdpipe.reporting.charts import Chart, curves_table, exponents_chart, likelihood_chart, training_charts
+from mdpipe.reporting.claims import Measures, claims_markdown, claims_table, claims_to_display
 from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
 from mdpipe.reporting.graph import graph_chart
 from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, sheet_columns
-from mdpipe.reporting.page import PageImage, Report, SampleGallery, Sourced, model_card, report_page, settings_table
+from mdpipe.reporting.page import (
+    PageImage,
+    Report,
+    SampleGallery,
+    Sourced,
+    model_card,
+    report_page,
+    run_facts,
+    settings_table,
+)
 from mdpipe.reporting.published import compare_with_published
 from mdpipe.reporting.schemas import FILE, Schema, to_markdown, without_replicates, write_table
+from mdpipe.reporting.seeds import pair_trainings
 from mdpipe.reporting.steps_to_bound import RunSteps, changed_settings, first_crossing, steps_table, steps_to_display
-from mdpipe.stages.claims import claims_markdown, claims_table, claims_to_display, read_evaluations
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
 """The packages that the numbers depend on."""
@@ -97,18 +108,20 @@ def report(params: Params) -> None:
     results = _results(params)
     curves = {run: _read_csv(paths.plot("curves", run), run) for run in params.runs}
     steps = steps_table(list(_steps_to_bound(params, curves, costs)))
-    claims = claims_table(params)
+    claims = claims_table(Measures(params, read_evaluations, read_fids))
     for name, table in results.items():
         write_table(table, paths.RESULTS / name)
-    losses = [
-        curve.select("run", pl.lit(params.runs[run].dataset).alias("dataset"), "step", loss="train/loss")
-        for run, curve in curves.items()
-    ]
-    atomic_write(paths.RESULTS / "curves.csv", pl.concat(losses).write_csv().encode())
+    trained = tables.table_of_runs(_records("train", params.runs), schemas.TRAINING, "train").with_columns(
+        dataset=pl.col("run").replace_strict({name: run.dataset for name, run in params.runs.items()}),
+        training_loss=pl.col("run").replace_strict({name: _training_loss(run) for name, run in params.runs.items()}),
+    )
+    losses = curves_table(curves, trained)
+    atomic_write(paths.RESULTS / "curves.csv", losses.write_csv().encode())
 
     shown = {name: without_replicates(table) for name, table in results.items()}
     shown["steps_to_bound"] = steps_to_display(steps)
-    shown["training"] = tables.table_of_runs(_records("train", params.runs), schemas.TRAINING, "train")
+    unit = pl.when(training_loss=schemas.BOUND_LOSS).then("unit")  # Only a bound is in bits.
+    shown["training"] = trained.select(*schemas.TRAINING, "training_loss").with_columns(unit=unit)
     if paths.PUBLISHED.exists():
         published = pl.read_csv(paths.PUBLISHED, infer_schema_length=None)
         shown["published"] = compare_with_published(shown["likelihood"], shown["zero_shot"], published, params)
@@ -116,10 +129,10 @@ def report(params: Params) -> None:
     shown = {name: table.with_columns(FILES[name].alias(FILE)) for name, table in shown.items()}
     shown["claims"] = claims_to_display(claims)
     runs = list(params.replicates())
-    dataset = pl.col("run").replace_strict({name: run.dataset for name, run in params.runs.items()})
-    trained = shown["training"].with_columns(dataset=dataset).sort("dataset", "run")
+    trained = trained.sort("dataset", "run")
     content = Report(
-        made_by=dict(_facts(params, costs)),
+        run=_recorded_run(costs),
+        made_by=_made_by(params),
         tables=shown,
         settings=settings_table({run: _settings(params.runs[run]) for run in runs}),
         figures=_figures(params, shown),
@@ -148,7 +161,7 @@ def _results(params: Params) -> dict[str, pl.DataFrame]:
     encodings = [read_record(paths.record("encode", dataset)) for dataset in params.datasets]
     differences = [_difference(params, pair) for pair in params.comparisons]
     likelihood = tables.likelihood_table(_records("evaluate", params.runs), encodings, differences)
-    errors = {run: _evaluation_error(names) for run, names in replicates.items() if len(names) > 1}
+    errors = {run: _over_seeds(names).stderr_evaluation for run, names in replicates.items() if len(names) > 1}
     pairs = [f"{run}-{source}" for run in params.zero_shot.runs for source in params.zero_shot.sources]
     zero_shot = tables.zero_shot_table(_records("zero_shot", pairs))
     compared = {run: pl.read_csv(paths.plot("samplers", run)) for run in params.samplers.runs}
@@ -180,13 +193,21 @@ def _settings(run: Run) -> dict[str, Any]:
     return run.model_dump(mode="json", exclude={"seed", "seeds"}) | {"seed": ", ".join(map(str, seeds))}
 
 
+def _training_loss(run: Run) -> str:
+    """Return `BOUND_LOSS`, or how the training loss of a run differs from the bound, as `flat weight`."""
+    objective = run.objective.model_dump()
+    weight, times = objective.get("loss_weight", "bound"), objective.get("time_distribution", {"kind": "uniform"})
+    changes = [f"{weight} weight"] * (weight != "bound") + [f"{times['kind']} times"] * (times["kind"] != "uniform")
+    return " and ".join(changes) or schemas.BOUND_LOSS
+
+
 def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
     """Return bits per token of a run minus those of its baseline, on the same examples and between equal seeds.
 
     The errors cover trainings and examples if both have `seeds`. Otherwise it is the difference of one training each,
     of equal seeds if there are any, whose only error is that of the evaluation.
     """
-    names, baselines = _pair_trainings(params, pair.run, pair.baseline)
+    names, baselines = pair_trainings(params, pair.run, pair.baseline)
     if len(names) > 1:
         estimate, trainings = _over_seeds(names, baselines), f"{len(names)} trainings each"
         names_of_errors = ("stderr", "stderr_evaluation", "stderr_seeds")
@@ -199,22 +220,13 @@ def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
     return pair.model_dump() | found
 
 
-def _pair_trainings(params: Params, run: str, baseline: str) -> tuple[list[str], list[str]]:
-    """Return the trainings of two runs with equal seeds, in the order of the run's."""
-    first, second = (
-        {params.seed_of(name): name for name in params.replicates().get(each, [each])} for each in (run, baseline)
-    )
-    seeds = [seed for seed in first if seed in second]
-    return [first[seed] for seed in seeds], [second[seed] for seed in seeds]
-
-
 def _steps_to_bound(params: Params, curves: Mapping[str, pl.DataFrame], costs: Mapping[str, Any]) -> Iterator[RunSteps]:
     """Yield the rows of `steps_to_bound`, the baseline first; nothing without that section."""
     if (section := params.steps_to_bound) is None:
         return
     seconds = {stage["stage"]: stage["cpu_seconds"] for stage in costs.get("results", [])}
     for name, changed in {section.baseline: section.baseline, **section.runs}.items():
-        run, (baselines, names) = params.runs[name], _pair_trainings(params, section.baseline, name)
+        run, (baselines, names) = params.runs[name], pair_trainings(params, section.baseline, name)
         points = [curves[each].select("step", "validation/loss").drop_nulls() for each in names]
         known = [seconds[f"train@{each}"] for each in names if f"train@{each}" in seconds]
         has_seeds, is_baseline = len(names) > 1, name == section.baseline
@@ -243,31 +255,23 @@ def _over_seeds(names: Sequence[str], baselines: Sequence[str] = ()) -> SeedsEst
     return seeds_estimate(nats, totals.sizes, totals.clusters).scale(1 / math.log(2))
 
 
-def _evaluation_error(trainings: Sequence[str]) -> float:
-    """Return the standard error over examples of the mean bits per token of trainings on the same examples."""
-    totals = read_evaluations(trainings).totals
-    return ratio_estimate(totals.nats.mean(0), totals.sizes, totals.clusters).scale(1 / math.log(2)).stderr
+def _recorded_run(costs: Mapping[str, Any]) -> dict[str, Sourced]:
+    """Return the facts on the run of `COSTS`, not on this one: equal results must give equal pages."""
+    if not costs:
+        missing = "none is recorded of these params; `mdpipe bench stages` does, and `snakemake` then shows it here"
+        return {"run": Sourced(missing)}
+    facts = {"run": "recorded run", **run_facts(costs)}
+    return {name: Sourced(text, str(paths.COSTS)) for name, text in facts.items()}
 
 
-def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, Sourced]]:
-    """Yield the provenance of the results; time and machine are from `COSTS`: equal results must give equal pages."""
-    if costs:
-        machine, stages = costs["machine"], costs["results"]
-        hardware = "{processor}, {cores} cores, {memory_gib} GiB, {device}".format_map(machine)
-        time = f"{sum(stage['seconds'] for stage in stages) / 60:,.0f} minutes, the sum of {len(stages)} stages"
-        measured = {"commit": machine["commit"], "date": costs["date"], "machine": hardware, "time": time}
-        if training := [stage for stage in stages if stage["stage"].startswith("train@")]:
-            tokens, seconds = (sum(stage[key] for stage in training) for key in ("tokens", "seconds"))
-            rate = f"{tokens / seconds:,.0f} tokens/s"
-            measured["training"] = f"{rate}, {len(training)} runs, with start and end of the process"
-        yield from ((name, Sourced(text, str(paths.COSTS))) for name, text in measured.items())
-    else:
-        missing = "`mdpipe bench stages` records them, and the next `snakemake` shows them here"
-        yield "time and machine", Sourced(missing)
+def _made_by(params: Params) -> dict[str, Sourced]:
+    """Return seeds and versions."""
     trainings = [f"{len(names)} trainings of {run}" for run, names in params.replicates().items() if len(names) > 1]
-    yield "seed", Sourced(", ".join([str(params.seed), *trainings]), str(RESOLVED_PARAMS_FILE))
     packages = [f"Python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
-    yield "packages", Sourced(", ".join(packages))
+    return {
+        "seed": Sourced(", ".join([str(params.seed), *trainings]), str(RESOLVED_PARAMS_FILE)),
+        "packages": Sourced(", ".join(packages)),
+    }
 
 
 def _profiles(trained: pl.DataFrame) -> dict[str, dict[str, Chart]]:
@@ -336,11 +340,10 @@ def _gallery(params: Params, run: str) -> SampleGallery:
         animation: f"{action} of {run}",
         filled: f"Held-out images, their masked lower half, and what {run} fills in",
     }
-    image_captions = (
-        {paths.neighbors(run): NEIGHBORS_CAPTION.format(run=run)} if run in params.image_quality.runs else {}
-    )
-    image_captions |= {file: caption for file, caption in captions.items() if file.exists()}
-    images += [PageImage(file.read_bytes(), caption) for file, caption in image_captions.items()]
+    captions = {file: caption for file, caption in captions.items() if file.exists()}
+    if run in params.image_quality.runs:
+        captions[paths.neighbors(run)] = NEIGHBORS_CAPTION.format(run=run)
+    images += [PageImage(file.read_bytes(), caption) for file, caption in captions.items()]
     return SampleGallery(
         run,
         images,
