@@ -258,6 +258,21 @@ def test_every_figure_links_to_the_files_that_it_shows(two_runs: Params) -> None
         assert f"{file}, MD5 {md5(Path(file).read_bytes()).hexdigest()}" in page
 
 
+def test_a_validation_after_many_steps_is_in_the_curves(two_runs: Params) -> None:
+    """Its columns are empty in all rows that types are guessed from by default."""
+    put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
+    put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])
+    empty = "".join(f"{step},4.5,1,,\n" for step in range(1, 201))
+    put(
+        paths.plot("curves", "chars_md4"),
+        f"step,train/loss,train/grad_norm,validation/loss,validation/stderr\n{empty}201,,,3.25,0.125\n",
+    )
+    report(two_runs)
+    assert (201, "docs_chars, validation bound (bits/dim)", 3.25) in [
+        (step, panel, loss) for _, step, panel, loss in pl.read_csv(paths.RESULTS / "curves.csv").rows()
+    ]
+
+
 def test_recorded_costs_give_the_speed_of_training(two_runs: Params) -> None:
     """Tokens of all runs by the seconds of their stages, 3,000 / 20."""
     put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])

@@ -183,7 +183,7 @@ def _records(stage: str, names: Iterable[str]) -> list[dict[str, Any]]:
 
 def _read_csv(file: Path, run: str, schema: Schema | None = None) -> pl.DataFrame:
     """Return a table of a run with the columns `run` and `FILE`."""
-    frame = pl.read_csv(file, schema_overrides=schema)
+    frame = pl.read_csv(file, schema_overrides=schema, infer_schema_length=None)
     return frame.with_columns(pl.lit(run).alias("run"), pl.lit(str(file)).alias(FILE))
 
 
