@@ -277,7 +277,7 @@ def _covariance(distance: Array, slope: Array, ratio: float, by_level: Array, by
         slope: Their weights, (N, D).
         ratio: The ratio of variances by which levels are shrunk.
         by_level: Change of a sample's cost by the level, (N, D).
-        by_controls: What each other sample changes of a sample's controls, (N, K, M, M).
+        by_controls: Change of a sample's controls by each other sample, (N, K, M, M).
         strata: H.
     """
     num_samples, shape = distance.shape[1], by_controls.shape[1:3]

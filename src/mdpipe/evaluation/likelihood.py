@@ -325,7 +325,7 @@ class _Evaluation:
 
         Args:
             costs: Costs per token, (N, R, H).
-            covariance: What the covariances of samples add to the variance of their mean, (N,).
+            covariance: Variance of the mean that the covariances of samples add, (N,).
             sizes: Tokens of each example, (N,).
             boundaries: Sums of reconstruction and prior, (2,).
         """
