@@ -62,7 +62,7 @@ def test_the_last_validation_is_the_evaluation_of_its_examples(place: Path, para
         labels,
         split.clusters[1],
     ).bits_per_token()
-    assert curve(run)[-1, COLUMNS[0]] == pytest.approx(expected.value, rel=1e-6)
+    assert curve(run)[-1, COLUMNS[0]] == pytest.approx(expected.value, rel=5e-6)  # The file has six digits.
     assert curve(run)[-1, COLUMNS[1]] == pytest.approx(expected.stderr, rel=1e-4)
     assert len(np.unique(split.clusters[1])) < whole or run == "digits"
 
