@@ -1,11 +1,12 @@
 """Checks before anything runs: paths of sources, and the folders that stages write to."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mdpipe.console import with_full_keys
 from mdpipe.params import Params
+from mdpipe.params.data import modality_of
 from mdpipe.params.sources import Source, files_by_split
 from mdpipe.params.suites import InceptionFeaturesConfig
 from mdpipe.pipeline import paths
@@ -148,6 +149,8 @@ def missing_paths(params: Params, names: Iterable[str]) -> Iterator[str]:
 def unfit_sources(params: Params, names: Iterable[str]) -> Iterator[str]:
     """Yield a line for each of the named sources whose settings do not fit its files, as far as their names and first
     bytes tell: a pattern without files, a column, field or array that is not there, another format.
+
+    If a file is one document or image, a line follows for each dataset of the source whose `splits` need more of them.
     """
     from mdpipe.data.sources import check_source  # Most commands check no source.
 
@@ -156,9 +159,23 @@ def unfit_sources(params: Params, names: Iterable[str]) -> Iterator[str]:
         if not Path(source.path).exists() or _maker(params, name) is not None:
             continue
         try:
-            check_source(source)
+            counts = check_source(source)
         except (ValueError, OSError) as error:
             yield f"sources.{name}: {with_full_keys(str(error), params, {'sources': name})}"
+            continue
+        if counts is not None:
+            yield from _impossible_splits(params, name, counts)
+
+
+def _impossible_splits(params: Params, source: str, counts: Mapping[str | None, int]) -> Iterator[str]:
+    from mdpipe.data.splits import require_documents  # NumPy, which few checks need.
+
+    for name, dataset in params.datasets.items():
+        if dataset.source == source:
+            try:
+                require_documents(dataset.splits, counts, modality_of(dataset))
+            except ValueError as error:
+                yield with_full_keys(str(error), params, {"datasets": name})
 
 
 def linked_folders(params: Params, names: Iterable[str]) -> Iterator[str]:

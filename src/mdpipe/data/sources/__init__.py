@@ -1,5 +1,6 @@
 """Read raw text and images from all kinds of sources; `mdpipe.params.sources` has the settings of each kind."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -57,11 +58,15 @@ def open_source(source: kinds.Source, downloads: Path) -> "Sequence[SourceShard]
         return shards
 
 
-def check_source(source: kinds.Source) -> None:
+def check_source(source: kinds.Source) -> Counter[str | None] | None:
     """Check whether the settings of a source of local files fit them, as `open_source` does, but without reading more.
 
     It checks the names of all files and, in the first ones of each split, the header, schema, first line or names of
     arrays. Nothing is downloaded, and no file is read to its end.
+
+    Returns:
+        Number of documents or images in each of the source's splits (None without splits) if a file is one document or
+        image, and otherwise None, since files would have to be read. Documents that are left out are counted, too.
 
     Raises:
         ValueError: They do not fit; the message names the file and a hint.
@@ -71,10 +76,15 @@ def check_source(source: kinds.Source) -> None:
             case kinds.NpySource() | kinds.MnistIdxSource() as found:
                 open_source(found, Path())  # Opens one file, or looks whether two are there.
             case kinds.ImageFolderSource() as found:
-                find_classes(found)
+                return Counter(file.split for file in find_classes(found)[0])
+            case kinds.UrlSource(columns=None, sample_by="document"):
+                return Counter([None])
             case found if hasattr(found, "pattern"):
                 module = import_module(f"{__name__}.{READERS[type(found)][0]}")
-                check_files(found, getattr(module, "check_head", None), CHECKED_FILES)
+                files = check_files(found, getattr(module, "check_head", None), CHECKED_FILES)
+                if isinstance(found, kinds.TextSource) and found.sample_by == "document":
+                    return Counter(file.split for file in files)
+    return None
 
 
 @contextmanager
