@@ -1,5 +1,6 @@
 """`mdpipe check` and both engines refuse settings of a source that do not fit its files, before anything runs."""
 
+import gzip
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -195,13 +196,19 @@ def with_dataset(path: str, **settings: Any) -> Params:
 
 @pytest.mark.parametrize(
     ("count", "splits"),
-    [(1, {}), (2, {}), (1, {"validation": {"last_documents": 1}, "test": {"windows": 0.1}}), (3, {"test": 0.7})],
+    [
+        (1, {}),
+        (2, {}),
+        (1, {"validation": {"last_documents": 1}, "test": {"windows": 0.1}}),
+        (3, {"test": 0.7}),
+        (3, {"validation": {"last_characters": 400_000}, "test": {"last_characters": 400_000}}),
+    ],
 )
 def test_too_few_files_for_the_splits_are_refused_as_encode_would(caplog, count, splits):
     params = with_dataset(write_novels(count), splits=splits)
     [line] = unfit_sources(params, ["mine"])
     assert "datasets.mine.splits" in line
-    if count < 3:
+    if count < 3:  # More files do not help against fewer characters, nor against large fractions.
         price = "(windows of one document get into different splits, so held-out bits are lower than for new documents)"
         assert f"use {{last_characters: N}}, which cuts a document, or {{windows: 0.1}} {price}" in line
     result = CliRunner().invoke(app, ["check"])
@@ -235,6 +242,24 @@ def test_files_that_suffice_for_the_splits_are_encoded(count, splits):
     download(params, "mine")
     fit_tokenizer(params, "mine")
     encode(params, "mine")
+
+
+def test_characters_are_only_counted_in_plain_files():
+    """Of an archive, or of text that is rewritten, the number is known after reading."""
+    splits = {"validation": {"last_characters": 300_000}, "test": {"last_characters": 300_000}}
+    params = with_dataset(write_novels(2), splits=splits)
+    assert sum(path.stat().st_size for path in Path("my/novels-2").iterdir()) < 600_000
+    [line] = unfit_sources(params, ["mine"])
+    assert line.startswith("datasets.mine.splits.validation: {last_characters: 300000} leaves nothing to train on")
+    rewritten = params.model_dump(mode="json")
+    rewritten["sources"]["mine"]["detokenizer"] = "ptb"
+    assert list(unfit_sources(parse_params(rewritten), ["mine"])) == []
+    text = Path("my/novels-2/0.txt")
+    Path("my/novels-2/0.txt.gz").write_bytes(gzip.compress(text.read_bytes()))
+    text.unlink()
+    packed = params.model_dump(mode="json")
+    packed["sources"]["mine"]["pattern"] = "*"
+    assert list(unfit_sources(parse_params(packed), ["mine"])) == []
 
 
 def test_where_a_file_has_several_documents_none_are_counted():

@@ -4,12 +4,12 @@ Documents or images with equal keys share a split, so nothing that a fraction ho
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from hashlib import sha256
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -138,13 +138,19 @@ def plan_splits(raw: Path, modality: Modality, seed: int, splits: Splits) -> Spl
     return SplitPlan(seed, shards, named, indices, below, _last(pool, specs, modality), windows)
 
 
-def require_documents(splits: Splits, counts: Mapping[str | None, int], modality: Modality) -> None:
+def require_documents(
+    splits: Splits,
+    counts: Mapping[str | None, int],
+    modality: Modality,
+    max_characters: Callable[[Set[str | None]], float] = lambda _: inf,
+) -> None:
     """Refuse what `plan_splits` will refuse, given how many documents or images a source has, equal ones included.
 
     Args:
         splits: The splits of a dataset.
         counts: Maximum number of documents or images in each of the source's own splits; None if it has no splits.
         modality: Modality of the source.
+        max_characters: Returns the maximum number of characters in some of the source's own splits.
 
     Raises:
         ValueError: However many of them are different, a split would be empty.
@@ -157,11 +163,16 @@ def require_documents(splits: Splits, counts: Mapping[str | None, int], modality
     validation, test = _fractions(specs)
     if not any(_held_out(number, validation, test)[1] < number for number in range(1, count + 1)):
         raise _too_few(count, validation, test, modality)
-    documents = 0
+    documents = characters = 0
     for split in LAST_FIRST:
-        if isinstance(spec := specs[split], LastDocuments):
+        spec = specs[split]
+        if isinstance(spec, LastDocuments):
             documents += spec.last_documents
             if documents >= count:
+                raise _nothing_to_train_on(split, spec, modality)
+        elif isinstance(spec, LastCharacters):
+            characters += spec.last_characters
+            if characters >= max_characters(divided):
                 raise _nothing_to_train_on(split, spec, modality)
 
 

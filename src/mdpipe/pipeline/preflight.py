@@ -1,8 +1,9 @@
 """Checks before anything runs: paths of sources, and the folders that stages write to."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mdpipe.console import with_full_keys
 from mdpipe.params import Params
@@ -10,6 +11,9 @@ from mdpipe.params.data import modality_of
 from mdpipe.params.sources import Source, files_by_split
 from mdpipe.params.suites import InceptionFeaturesConfig
 from mdpipe.pipeline import paths
+
+if TYPE_CHECKING:
+    from mdpipe.data.sources import Unread
 
 MAX_LISTED = 3
 """Maximum number of read-only paths that the error lists by name."""
@@ -159,21 +163,21 @@ def unfit_sources(params: Params, names: Iterable[str]) -> Iterator[str]:
         if not Path(source.path).exists() or _maker(params, name) is not None:
             continue
         try:
-            counts = check_source(source)
+            unread = check_source(source)
         except (ValueError, OSError) as error:
             yield f"sources.{name}: {with_full_keys(str(error), params, {'sources': name})}"
             continue
-        if counts is not None:
-            yield from _impossible_splits(params, name, counts)
+        if unread is not None:
+            yield from _impossible_splits(params, name, unread)
 
 
-def _impossible_splits(params: Params, source: str, counts: Mapping[str | None, int]) -> Iterator[str]:
+def _impossible_splits(params: Params, source: str, unread: "Unread") -> Iterator[str]:
     from mdpipe.data.splits import require_documents  # NumPy, which few checks need.
 
     for name, dataset in params.datasets.items():
         if dataset.source == source:
             try:
-                require_documents(dataset.splits, counts, modality_of(dataset))
+                require_documents(dataset.splits, unread.counts, modality_of(dataset), unread.max_characters)
             except ValueError as error:
                 yield with_full_keys(str(error), params, {"datasets": name})
 
