@@ -62,10 +62,10 @@ def open_source(source: kinds.Source, downloads: Path) -> "Sequence[SourceShard]
 
 @dataclass(frozen=True)
 class Unread:
-    """What is known of documents or images, one in each file, before they are read."""
+    """Numbers of documents or images, one in each file, that are known before they are read."""
 
     counts: Counter[str | None]
-    """Their number in each of the source's splits (None without splits), including those that will be left out."""
+    """Number in each of the source's splits (None without splits), including those that will be left out."""
     text: Sequence[SourceFile] = ()
     """The files, if their sizes bound the number of characters."""
 
