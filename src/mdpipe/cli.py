@@ -247,6 +247,9 @@ def infill(
     run: RunName,
     text: Annotated[str | None, typer.Option(help=escape("A text with masks: [MASK:12] is twelve tokens."))] = None,
     mask_length: Annotated[int, typer.Option(min=1, help=escape("Tokens of a mask written [MASK]."))] = 16,
+    length: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of the text; the model's window by default.")
+    ] = None,
     gap: Annotated[int | None, typer.Option(hidden=True)] = None,
     image: Annotated[Path | None, typer.Option(help="An image of the run's size.")] = None,
     mask: Annotated[Path | None, typer.Option(help="An image that is black where the other is kept.")] = None,
@@ -260,8 +263,10 @@ def infill(
     if gap is not None:
         raise ParamsError("--gap is now --mask-length, and [gap:12] in a text is [MASK:12]")
     if text is not None and image is None and mask is None:
-        infill_text(run, SamplingOptions(**options), count, text, mask_length, out)
+        infill_text(run, SamplingOptions(**options), count, text, mask_length, length, out)
     elif text is None and image is not None and mask is not None:
+        if length is not None:
+            raise ParamsError("--length is for --text: an image has the size of the run's images")
         infill_image(run, SamplingOptions(**options), count, image, mask, out)
     elif text is None and (image is None) is not (mask is None):
         given, lacking = ("--image", "--mask") if mask is None else ("--mask", "--image")

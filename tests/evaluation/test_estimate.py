@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.evaluation.estimate import Estimate, paired_difference, ratio_estimate
+from mdpipe.evaluation.estimate import Estimate, paired_difference, proportion_estimate, ratio_estimate
 
 
 @given(costs=st.lists(st.floats(-100, 100), min_size=2, max_size=50), size=st.integers(1, 9))
@@ -41,6 +41,24 @@ def test_a_paired_difference_is_the_mean_of_the_differences(costs: list[tuple[fl
     estimate = paired_difference(first, second, np.full(len(costs), 2))
     assert estimate.value == pytest.approx(np.mean(first - second) / 2, abs=1e-9)
     assert estimate.stderr == pytest.approx(np.std(first - second, ddof=1) / math.sqrt(len(costs)) / 2, abs=1e-9)
+
+
+@given(total=st.integers(2, 500), data=st.data())
+def test_a_proportion_has_the_error_of_its_mean_or_wilsons(total: int, data: st.DataObject) -> None:
+    """Wilson's interval has the proportions p0 that are within one standard error, sqrt(p0 (1 - p0) / n), of p."""
+    count = data.draw(st.integers(0, total))
+    estimate, p = proportion_estimate(count, total), count / total
+    assert estimate.value == p
+    if 0 < count < total:
+        assert estimate.stderr == pytest.approx(np.std(np.arange(total) < count) / math.sqrt(total))
+        return
+    end = p + (1 - 2 * p) * 2 * estimate.stderr  # One end of the interval is p itself.
+    assert abs(p - end) == pytest.approx(math.sqrt(end * (1 - end) / total))
+
+
+def test_a_proportion_of_no_trials_is_refused() -> None:
+    with pytest.raises(ValueError, match="one trial"):
+        proportion_estimate(0, 0)
 
 
 def test_one_example_says_nothing_about_the_others() -> None:

@@ -46,7 +46,8 @@ def test_network_learns_classes_or_without_labels_rotations(tmp_path, labeled, o
     assert torch.equal(state, torch.random.get_rng_state())
     assert network.head.out_features == outputs
     accuracy = image_features.accuracy(network, EncodedDataset.open(train.directory, "test"), CPU)
-    assert accuracy.value > 0.95  # chance is 1 / outputs
+    assert accuracy.value > 0.95
+    assert image_features.chance_level(EncodedDataset.open(train.directory, "test")) == 1 / outputs
     again = image_features.train_cnn(train, CNNFeaturesConfig(**SETTINGS), 0, CPU).state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in network.state_dict().items())
 

@@ -323,9 +323,12 @@ def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
         (("digits", "--length", 64), "run 'digits' samples images, without --prompt and --length"),
         (
             ("chars_md4", "--prompt", "a" * 32),
-            "the prompt has 32 tokens and leaves nothing of 32; give a larger --length",
+            "the prompt and what follows it need 33 tokens, of 32 at most; give --length 33 or more",
         ),
-        (("chars_md4", "--prompt", "abc", "--length", 3), "the prompt has 3 tokens and leaves nothing of 3"),
+        (
+            ("chars_md4", "--prompt", "abc", "--length", 3),
+            "the prompt and what follows it need 4 tokens, of 3 at most; give --length 4 or more",
+        ),
         (
             ("chars_md4", "--prompt", "привет"),
             "the tokenizer 'text8' keeps nothing of 'привет'; write it in",

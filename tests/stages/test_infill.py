@@ -82,7 +82,7 @@ def test_a_malformed_mask_is_refused(marker: str) -> None:
 @pytest.mark.parametrize("sampler", compatible_samplers(MD4Config))
 @pytest.mark.parametrize("words", ["words", "words and many more of them so that windows are filled one by one"])
 def test_every_sampler_keeps_the_text_around_masks(mdpipe: Command, sampler: str, words: str) -> None:
-    arguments = ("--sampler", sampler, "--steps", 4, "--count", 5)
+    arguments = ("--sampler", sampler, "--steps", 4, "--count", 5, "--length", 99)
     texts = texts_of(
         mdpipe("infill", "chars_md4", "--text", f"some [MASK:6] {words} [MASK]s", "--mask-length", 2, *arguments).stdout
     )
@@ -92,10 +92,26 @@ def test_every_sampler_keeps_the_text_around_masks(mdpipe: Command, sampler: str
         assert (text[:5], text[11:-3], text[-1]) == ("some ", f" {words} ", "s")
 
 
+def test_text_beyond_the_window_needs_a_length_as_a_prompt_does(refusal: Callable[..., str], mdpipe: Command) -> None:
+    """Of the 32 letters of the window, or of the given length; the message is the same."""
+    after = "(texts longer than the model's window of 32 tokens are sampled window by window)\n"
+    text, prompt = f"{'a' * 20}[MASK:12]b", "a" * 32
+    arguments = [("infill", "chars_md4", "--text", text), ("generate", "chars_md4", "--prompt", prompt)]
+    for command, what in zip(arguments, ["the text and its masks", "the prompt and what follows it"], strict=True):
+        for length in ((), ("--length", 30)):
+            most = length[-1] if length else 32
+            message = f"mdpipe: {what} need 33 tokens, of {most} at most; give --length 33 or more "
+            assert refusal(*command, *length) == message + after
+        assert all(len(sample) == 33 for sample in texts_of(mdpipe(*command, "--length", 33).stdout))
+    assert mdpipe("infill", "chars_md4", "--text", text[:-1]).exit_code == 0
+    assert mdpipe("generate", "chars_md4", "--prompt", prompt[:-1]).exit_code == 0
+
+
 def test_subwords_around_masks_are_kept(mdpipe: Command) -> None:
     """The text is given back to the letter, whatever pieces it is cut into."""
     before, after = "Größe:\n    [1, 2", "]  ▁ # end\n"
-    texts = texts_of(mdpipe("infill", "subwords_genmd4", "--text", f"{before}[MASK:3]{after}", "--count", 6).stdout)
+    text = f"{before}[MASK:3]{after}"
+    texts = texts_of(mdpipe("infill", "subwords_genmd4", "--text", text, "--count", 6, "--length", 64).stdout)
     assert len(set(texts)) > 1
     assert all(text.startswith(before) and text.endswith(after) for text in texts)
 
@@ -127,7 +143,7 @@ def test_a_seed_gives_the_same_filling_and_another_seed_another(mdpipe: Command)
 @pytest.mark.parametrize("text", ["a [MASK] b", "[MASK]b", f"{'a' * 20}[MASK:12]{'b' * 8}"])
 def test_left_to_right_a_mask_with_text_behind_it_is_refused(refusal: Callable[..., str], text: str) -> None:
     """Also where the mask ends with the network's window of 32 letters, in which nothing follows it."""
-    assert refusal("infill", "chars_ar", "--text", text).startswith(
+    assert refusal("infill", "chars_ar", "--text", text, "--length", 40).startswith(
         "mdpipe: a run of autoregressive samples from left to right, without regard to the text after a mask"
     )
 
@@ -213,6 +229,7 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
             "black.png is black everywhere, which leaves nothing",
         ),
         (("digits", "--image", "digit.png", "--mask", "mask.png", "--label", 10), "--label 10 is not known"),
+        (("digits", "--image", "digit.png", "--mask", "mask.png", "--length", 9), "--length is for --text: an image"),
         (("no_run", "--text", "[MASK]"), "there is no run 'no_run'; trained in models/: chars_ar, chars_md4"),
         (
             ("chars_md4", "--text", "[MASK]", "--set", "eta=1"),

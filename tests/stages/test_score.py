@@ -151,7 +151,10 @@ def test_the_papers_protocol_bounds_a_padded_window(
         assert (row["tokens"], other["tokens"]) == (9, len(text.strip()) - 4)
         assert other["bits"] < row["bits"] - 10
     first, second = (row["bits"] for row in rows_of(result))  # From left to right, nothing is known and both are equal.
-    assert f"accuracy {int(second < first)}.0000 ± 0.0000 (binomial" in result.stderr
+    error = "0.2500 (binomial standard errors, at 0 and 1 the half-width of Wilson's interval) on 1 question\n"
+    assert f"accuracy {int(second < first)}.0000 ± {error}" in result.stderr
+    assert {row["protocol"] for row in rows_of(result)} == {"md4"}
+    assert {row["protocol"] for row in conditional} == {"conditional"}
     assert (second < first) == (name != "autoregressive")
     assert "length-normalized" not in result.stderr
 
@@ -196,6 +199,16 @@ def test_a_bad_line_is_named_with_its_file(refusal: Callable[..., str], place: P
     found = refusal("score", "chars_md4", "bad.jsonl")
     assert found.startswith("mdpipe: bad.jsonl, line 3: ")
     assert message in found
+
+
+def test_the_joint_protocol_refuses_lines_that_are_no_questions(refusal: Callable[..., str], mdpipe: Command) -> None:
+    file = write_lines(QUESTION, continuation("the", " end"))
+    message = "--protocol md4 is for questions, and this has no choices and no endings (context, continuation)"
+    found = refusal("score", "chars_md4", file, "--protocol", "md4")
+    assert found == f"mdpipe: lines.jsonl, line 2: {message}\n"
+    assert len(rows_of(mdpipe("score", "chars_md4", file, "--num-mc-samples", 2))) == 3
+    file = write_lines(QUESTION)
+    assert len(rows_of(mdpipe("score", "chars_md4", file, "--num-mc-samples", 2, "--protocol", "md4"))) == 2
 
 
 def test_what_cannot_be_scored_is_refused(refusal: Callable[..., str], place: Path) -> None:

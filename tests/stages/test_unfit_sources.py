@@ -1,5 +1,6 @@
 """`mdpipe check` and both engines refuse settings of a source that do not fit its files, before anything runs."""
 
+import gzip
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +15,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mdpipe.cli import app
-from mdpipe.console import with_full_keys
+from mdpipe.console import full_keys, with_full_keys
 from mdpipe.data.sources import CHECKED_FILES, open_source
 from mdpipe.data.sources.files import open_decompressed
 from mdpipe.params import Params, parse_params
 from mdpipe.pipeline.preflight import unfit_sources
+from mdpipe.stages.download import download
+from mdpipe.stages.encode import encode
+from mdpipe.stages.fit_tokenizer import fit_tokenizer
 from mdpipe.stages.resolve import resolve
 from tests.stages.plan_rows import smoke
 from workflow.engine import require_fitting_sources
@@ -168,3 +172,115 @@ def test_check_and_both_engines_say_it(caplog):
     with pytest.raises(ValueError, match="has no column 'x'"):  # Snakemake
         require_fitting_sources(params, due)
     require_fitting_sources(params, due[:1])
+
+
+def write_novels(count: int) -> str:
+    """Create a folder of long files; return its path."""
+    for number in range(count):
+        Path(f"my/novels-{count}").mkdir(exist_ok=True)
+        text = "".join(f"Chapter {chapter} of novel {number}, which goes on and on.\n" for chapter in range(4_000))
+        Path(f"my/novels-{count}/{number}.txt").write_text(text)
+    return f"my/novels-{count}"
+
+
+def with_dataset(path: str, **settings: Any) -> Params:
+    """A suite of one text data set, as params.yaml of the current folder."""
+    content = {
+        "sources": {"mine": {"kind": "text", "path": path}},
+        "datasets": {"mine": {"source": "mine", "tokenizer": "bytes", "seq_len": 64, **settings}},
+        "runs": {},
+    }
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    return parse_params(content)
+
+
+@pytest.mark.parametrize(
+    ("count", "splits"),
+    [
+        (1, {}),
+        (2, {}),
+        (1, {"validation": {"last_documents": 1}, "test": {"windows": 0.1}}),
+        (3, {"test": 0.7}),
+        (3, {"validation": {"last_characters": 400_000}, "test": {"last_characters": 400_000}}),
+    ],
+)
+def test_too_few_files_for_the_splits_are_refused_as_encode_would(caplog, count, splits):
+    params = with_dataset(write_novels(count), splits=splits)
+    [line] = unfit_sources(params, ["mine"])
+    assert "datasets.mine.splits" in line
+    if count < 3:  # More files do not help against fewer characters, nor against large fractions.
+        price = "(windows of one document get into different splits, so held-out bits are lower than for new documents)"
+        assert f"use {{last_characters: N}}, which cuts a document, or {{windows: 0.1}} {price}" in line
+    result = CliRunner().invoke(app, ["check"])
+    assert result.exit_code == 1
+    assert f"mdpipe: {line}" in result.output
+    assert "datasets.mine.splits" in CliRunner().invoke(app, ["plan"]).output
+    resolve(params)
+    assert line in caplog.messages
+    due: Any = [SimpleNamespace(name="download@mine")]
+    with pytest.raises(ValueError, match=r"every split needs|nothing to train on"):
+        require_fitting_sources(params, due)
+    download(params, "mine")
+    with pytest.raises(ValueError) as error, full_keys(params, {"datasets": "mine"}):
+        fit_tokenizer(params, "mine")
+        encode(params, "mine")
+    assert str(error.value) == line
+
+
+@pytest.mark.parametrize(
+    ("count", "splits"),
+    [
+        (3, {}),
+        (1, {"validation": {"last_characters": 9_000}, "test": {"last_characters": 9_000}}),
+        (1, {"validation": {"windows": 0.1}, "test": {"windows": 0.1}}),
+        (3, {"validation": {"last_documents": 1}, "test": {"last_documents": 1}}),
+    ],
+)
+def test_files_that_suffice_for_the_splits_are_encoded(count, splits):
+    params = with_dataset(write_novels(count), splits=splits)
+    assert list(unfit_sources(params, params.sources)) == []
+    download(params, "mine")
+    fit_tokenizer(params, "mine")
+    encode(params, "mine")
+
+
+def test_characters_are_only_counted_in_plain_files():
+    """Of an archive, or of text that is rewritten, the number is known after reading."""
+    splits = {"validation": {"last_characters": 300_000}, "test": {"last_characters": 300_000}}
+    params = with_dataset(write_novels(2), splits=splits)
+    assert sum(path.stat().st_size for path in Path("my/novels-2").iterdir()) < 600_000
+    [line] = unfit_sources(params, ["mine"])
+    assert line.startswith("datasets.mine.splits.validation: {last_characters: 300000} leaves nothing to train on")
+    rewritten = params.model_dump(mode="json")
+    rewritten["sources"]["mine"]["detokenizer"] = "ptb"
+    assert list(unfit_sources(parse_params(rewritten), ["mine"])) == []
+    text = Path("my/novels-2/0.txt")
+    Path("my/novels-2/0.txt.gz").write_bytes(gzip.compress(text.read_bytes()))
+    text.unlink()
+    packed = params.model_dump(mode="json")
+    packed["sources"]["mine"]["pattern"] = "*"
+    assert list(unfit_sources(parse_params(packed), ["mine"])) == []
+
+
+def test_where_a_file_has_several_documents_none_are_counted():
+    path = write_novels(1)
+    params = with_dataset(path)
+    assert list(unfit_sources(params, ["mine"])) != []
+    by_line = params.model_dump(mode="json")
+    by_line["sources"]["mine"]["sample_by"] = "line"
+    assert list(unfit_sources(parse_params(by_line), ["mine"])) == []
+
+
+def test_a_text_at_a_url_is_one_document_and_an_image_file_one_image():
+    text = {"source": "mine", "tokenizer": "bytes", "seq_len": 64}
+    url = {"kind": "url", "url": "https://example.org/a.txt", "path": "constraints.txt"}
+    image = {"kind": "image_folder", "path": "my", "pattern": "**/*.png"}
+    for source, dataset, refused in (
+        (url, text, "documents (1, where"),
+        (url | {"sample_by": "line"}, text, None),
+        (image, {"source": "mine", "tokenizer": "pixels", "image_size": 3}, "images or groups of them (1, where"),
+    ):
+        params = parse_params({"sources": {"mine": source}, "datasets": {"mine": dataset}, "runs": {}})
+        found = list(unfit_sources(params, ["mine"]))
+        assert len(found) == (refused is not None)
+        assert all(f"`datasets.mine.splits`: the source's {refused}" in line for line in found)

@@ -63,21 +63,20 @@ def generate(run: str, options: SamplingOptions, count: int, prompt: str, length
     tokens = sampling.all_masked(model, count, length)
     if model.modality == "text":
         [ids] = _encode_parts(load_tokenizer(model.directory), [prompt])
-        if len(ids) >= tokens.shape[1]:
-            raise ValueError(
-                f"the prompt has {len(ids)} token{'s' * (len(ids) != 1)} and leaves nothing of {tokens.shape[1]};"
-                " give a larger --length"
-            )
+        _require_length(model, "the prompt and what follows it", len(ids) + 1, length)
         tokens[:, : len(ids)] = torch.from_numpy(ids)
     _sample(model, tokens, options, out)
 
 
-def infill_text(run: str, options: SamplingOptions, count: int, text: str, mask_length: int, out: str | None) -> None:
-    """Fill the masks of a text `count` times; write the texts to `out`, or print them."""
+def infill_text(
+    run: str, options: SamplingOptions, count: int, text: str, mask_length: int, length: int | None, out: str | None
+) -> None:
+    """Fill the masks of a text of at most `length` tokens `count` times; write the texts to `out`, or print them."""
     model = load_run(run, options.threads)
     if model.modality != "text":
         raise ValueError(f"run {run!r} samples images; give --image and --mask instead of --text")
     tokens = encode_with_masks(load_tokenizer(model.directory), text, mask_length)
+    _require_length(model, "the text and its masks", tokens.shape[1], length)
     _sample(model, tokens.expand(count, -1), options, out)
 
 
@@ -95,6 +94,19 @@ def infill_image(run: str, options: SamplingOptions, count: int, image: Path, ma
     tokens = torch.from_numpy(np.where(masked, model.objective.mask_id, levels).reshape(1, -1))
     known = torch.from_numpy(np.where(masked, 0, levels).reshape(1, -1))
     _sample(model, tokens.expand(count, -1), options, out, known)
+
+
+def _require_length(model: TrainedModel, what: str, tokens: int, length: int | None) -> None:
+    """Pass if a text fits into `length` tokens, by default the model's window: longer ones are for those who ask.
+
+    Raises:
+        ValueError: It does not fit.
+    """
+    if tokens > (length or model.seq_len):
+        raise ValueError(
+            f"{what} need {tokens} tokens, of {length or model.seq_len} at most; give --length {tokens} or more (texts"
+            f" longer than the model's window of {model.seq_len} tokens are sampled window by window)"
+        )
 
 
 def _sample(

@@ -33,7 +33,7 @@ from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.data.tokenizers.base import Tokenizer
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.conditional import conditional_bound, is_greedy
-from mdpipe.evaluation.estimate import Estimate, unigram_nll
+from mdpipe.evaluation.estimate import Estimate, proportion_estimate, unigram_nll
 from mdpipe.messages import reason
 from mdpipe.params.sampling import SampleConfig, SamplerConfig, compatible_samplers
 from mdpipe.pipeline import sampling
@@ -127,12 +127,13 @@ def score(
 
     A summary, with the accuracy of questions, is printed after the name of `out`, or on the standard error.
     """
+    is_joint = protocol == "md4"
     if protocol not in PROTOCOLS:
         raise ValueError(f"--protocol {protocol} is unknown; choose {' or '.join(PROTOCOLS)}")
     if num_mc_samples % 2:
         raise ValueError(f"--num-mc-samples {num_mc_samples} is odd; two samples in each stratum give the error")
     require_writable(out, "rows")
-    items = read_items(file)
+    items = read_items(file, only_questions=is_joint)
     model = load_run(run, threads)
     if model.modality != "text":
         raise ValueError(f"run {run!r} samples images; continuations of text need a run on text")
@@ -140,7 +141,7 @@ def score(
     encoded = []
     for item in items:
         try:
-            encoded.append(encode_item(tokenizer, item, model.seq_len, is_joint=protocol == "md4"))
+            encoded.append(encode_item(tokenizer, item, model.seq_len, is_joint=is_joint))
         except ValueError as error:
             raise ValueError(f"{file}, line {item.line}: {error}") from None
     sys.stderr.write(describe_changes(file, encoded))
@@ -149,6 +150,7 @@ def score(
     scored = [(one, [next(bounds).scale(1 / math.log(2)) for _ in one.requests]) for one in encoded]
     rows = [
         {
+            "protocol": protocol,
             "line": one.item.line,
             "choice": None if one.item.label is None else choice,
             "is_label": None if one.item.label is None else choice == one.item.label,
@@ -163,7 +165,7 @@ def score(
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     samples = "exact likelihoods" if model.objective.is_exact else f"{num_mc_samples} Monte Carlo samples each"
     summary = f"{len(rows)} continuation{'s' * (len(rows) != 1)}, {samples}\n"
-    summary += describe_accuracy(scored, is_joint=protocol == "md4")
+    summary += describe_accuracy(scored, is_joint=is_joint)
     if out is None:
         sys.stdout.write(lines)
         sys.stderr.write(summary)
@@ -178,8 +180,8 @@ def score(
     sys.stdout.write(f"{out}\n{summary}")
 
 
-def read_items(file: Path) -> list[Item]:
-    """Read a file of JSON lines, each one of the objects above."""
+def read_items(file: Path, *, only_questions: bool = False) -> list[Item]:
+    """Read a file of JSON lines, each one of the objects above, or of the last two `only_questions`."""
     if not file.is_file():
         raise ValueError(f"{file} is not a file; name one with a JSON object per line")
     items = []
@@ -190,6 +192,9 @@ def read_items(file: Path) -> list[Item]:
             content = json.loads(line)
             if not isinstance(content, dict):
                 raise ValueError("this is not a JSON object")  # noqa: TRY004
+            if only_questions and not {"choices", "endings"} & content.keys():
+                keys = ", ".join(content)
+                raise ValueError(f"--protocol md4 is for questions, and this has no choices and no endings ({keys})")
             kind = _HellaSwag if "endings" in content else _MultipleChoice if "choices" in content else _Continuation
             item = kind.model_validate(content).item(number)
             if item.label is not None and item.label >= len(item.continuations):
@@ -278,20 +283,23 @@ def bound_requests(
 
 
 def describe_accuracy(scored: Sequence[tuple[EncodedItem, Sequence[Estimate]]], *, is_joint: bool = False) -> str:
-    """Return a line with the accuracies of the questions, if there are any, and their binomial standard errors.
+    """Return a line with the accuracies of the questions, if there are any, and their standard errors.
 
     The answer is the choice of the least bits or, normalized, of the least bits per character. Joint bounds are of
-    equally many tokens, and are not normalized.
+    equally many tokens, and are not normalized. Errors are those of `proportion_estimate`.
     """
     questions = [(one, [bound.value for bound in bounds]) for one, bounds in scored if one.item.label is not None]
     if not questions:
         return ""
-    rates = {"accuracy": np.mean([np.argmin(bits) == one.item.label for one, bits in questions])}
+    answers = {"accuracy": [np.argmin(bits) == one.item.label for one, bits in questions]}
     if not is_joint:
         per_character = [np.argmin(np.divide(bits, one.characters)) == one.item.label for one, bits in questions]
-        rates["length-normalized accuracy"] = np.mean(per_character)
-    parts = [f"{name} {rate:.4f} ± {math.sqrt(rate * (1 - rate) / len(questions)):.4f}" for name, rate in rates.items()]
-    return f"{', '.join(parts)} (binomial standard errors) on {len(questions)} question{'s' * (len(questions) != 1)}\n"
+        answers["length-normalized accuracy"] = per_character
+    rates = {name: proportion_estimate(sum(map(int, correct)), len(correct)) for name, correct in answers.items()}
+    parts = [f"{name} {rate.value:.4f} ± {rate.stderr:.4f}" for name, rate in rates.items()]
+    wilson = ", at 0 and 1 the half-width of Wilson's interval" * any(rate.value in (0, 1) for rate in rates.values())
+    count = f"{len(questions)} question{'s' * (len(questions) != 1)}"
+    return f"{', '.join(parts)} (binomial standard errors{wilson}) on {count}\n"
 
 
 class RunLM:

@@ -4,30 +4,37 @@ Documents or images with equal keys share a split, so nothing that a fraction ho
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from hashlib import sha256
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdpipe.data.raw import Document, RawShard, raw_shards
 from mdpipe.params.data import LastCharacters, LastDocuments, Splits, SplitSpec, Windows
+from mdpipe.params.sources import Modality
 
 SPLITS = ("train", "validation", "test")
+LAST_FIRST = ("test", "validation")
+"""Order from the end of the source if both splits are its last documents or characters."""
 NEVER = 2**63 - 1
 """A position that no source reaches."""
 WORD = re.compile(r"\s(?=\S)")
 """Position at which a text may be cut: before a word and its leading white space."""
 MIN_PASSAGES = 100
 """Passages in a sample of a few long documents, at least: the size of the sample then varies by a tenth."""
-CUT_DOCUMENTS = "use {last_characters: N} or {windows: 0.1}, which cut documents"
+CUT_DOCUMENTS = (
+    "use {last_characters: N}, which cuts a document, or {windows: 0.1} (windows of one document get into different"
+    " splits, so held-out bits are lower than for new documents)"
+)
 """Hint for text in too few documents."""
+NOTHING_LEFT = "splits: all of the source is for validation and testing; correct them in params.yaml"
 
 
 class Assigned(NamedTuple):
@@ -97,7 +104,7 @@ class SplitPlan:
                 return
 
 
-def plan_splits(raw: Path, modality: Literal["text", "image"], seed: int, splits: Splits) -> SplitPlan:
+def plan_splits(raw: Path, modality: Modality, seed: int, splits: Splits) -> SplitPlan:
     """Divide a source.
 
     The pool is the source's own split "train" if it has one, otherwise everything that `splits` does not name. Its n
@@ -118,10 +125,11 @@ def plan_splits(raw: Path, modality: Literal["text", "image"], seed: int, splits
                     f"splits.{split}: the source has no split {spec!r}; it has {', '.join(sorted(own)) or 'none'}"
                 )
             named |= {shard.index: split for shard in shards if shard.split == spec}
-    pool = [shard for shard in shards if shard.index not in named and (shard.split == "train" or "train" not in own)]
+    divided = divided_splits(own, specs)
+    pool = [shard for shard in shards if shard.split in divided]
     if not pool:
-        raise ValueError("splits: all of the source is for validation and testing; correct them in params.yaml")
-    validation, test = (spec if isinstance(spec, float) else 0.0 for spec in specs.values())
+        raise ValueError(NOTHING_LEFT)
+    validation, test = _fractions(specs)
     windows = {split: spec.windows for split, spec in specs.items() if isinstance(spec, Windows)}
     # Only eight bytes per document are in memory for all documents at once.
     hashes = [hash_keys(shard.keys, seed) for shard in pool] if validation or test else []
@@ -130,7 +138,50 @@ def plan_splits(raw: Path, modality: Literal["text", "image"], seed: int, splits
     return SplitPlan(seed, shards, named, indices, below, _last(pool, specs, modality), windows)
 
 
-def single_split(raw: Path, modality: Literal["text", "image"], split: str) -> SplitPlan:
+def require_documents(
+    splits: Splits,
+    counts: Mapping[str | None, int],
+    modality: Modality,
+    max_characters: Callable[[Set[str | None]], float] = lambda _: inf,
+) -> None:
+    """Refuse what `plan_splits` will refuse, given how many documents or images a source has, equal ones included.
+
+    Args:
+        splits: The splits of a dataset.
+        counts: Maximum number of documents or images in each of the source's own splits; None if it has no splits.
+        modality: Modality of the source.
+        max_characters: Returns the maximum number of characters in some of the source's own splits.
+
+    Raises:
+        ValueError: However many of them are different, a split would be empty.
+    """
+    specs = splits.resolve([split for split in counts if split is not None])
+    divided = divided_splits(counts, specs) & counts.keys()
+    if not divided:
+        raise ValueError(NOTHING_LEFT)
+    count = sum(counts[split] for split in divided)
+    validation, test = _fractions(specs)
+    if not any(_held_out(number, validation, test)[1] < number for number in range(1, count + 1)):
+        raise _too_few(count, validation, test, modality)
+    documents = characters = 0
+    for split in LAST_FIRST:
+        spec = specs[split]
+        if isinstance(spec, LastDocuments):
+            documents += spec.last_documents
+            if documents >= count:
+                raise _nothing_to_train_on(split, spec, modality)
+        elif isinstance(spec, LastCharacters):
+            characters += spec.last_characters
+            if characters >= max_characters(divided):
+                raise _nothing_to_train_on(split, spec, modality)
+
+
+def divided_splits(own: Collection[str | None], specs: Mapping[str, SplitSpec]) -> Set[str | None]:
+    """Return the source's splits that are divided: "train" if it has one, otherwise all that `specs` does not name."""
+    return ({"train"} if "train" in own else {None, *own}).difference(specs.values())
+
+
+def single_split(raw: Path, modality: Modality, split: str) -> SplitPlan:
     """Put a whole source into one split.
 
     Raises:
@@ -181,36 +232,55 @@ def hash_split(hashes: NDArray[np.uint64], validation_below: int, test_below: in
     return splits
 
 
-def find_thresholds(
-    hashes: NDArray[np.uint64], validation: float, test: float, modality: Literal["text", "image"]
-) -> tuple[int, int]:
+def find_thresholds(hashes: NDArray[np.uint64], validation: float, test: float, modality: Modality) -> tuple[int, int]:
     """Return the hashes below which keys are for validation, and from there on for testing.
 
     Raises:
         ValueError: Nothing would be left to train on.
     """
     distinct = np.unique(hashes)
-    # As decimals, because 0.07 * 100 is 7.000000000000001 in floating point, whose ceiling is 8.
-    test_start, train_start = np.cumsum([ceil(Fraction(str(size)) * len(distinct)) for size in (validation, test)])
+    test_start, train_start = _held_out(len(distinct), validation, test)
     if not train_start < len(distinct):
-        unit = "documents" if modality == "text" else "images or groups of them"
-        count = 1 + (validation > 0) + (test > 0)
-        hints = ["lower these fractions"] if len(distinct) >= count else [CUT_DOCUMENTS] if modality == "text" else []
-        raise ValueError(
-            f"splits: the {len(distinct)} different {unit} of the source cannot be split with validation = {validation}"
-            f" and test = {test}: every split needs at least one; {', or '.join([*hints, 'give more data'])}, in"
-            " params.yaml"
-        )
+        raise _too_few(len(distinct), validation, test, modality)
     return int(distinct[test_start]) if test_start else 0, int(distinct[train_start])
 
 
-def _last(
-    pool: Sequence[RawShard], specs: Mapping[str, SplitSpec], modality: Literal["text", "image"]
-) -> dict[str, tuple[int, int]]:
+def _fractions(specs: Mapping[str, SplitSpec]) -> tuple[float, float]:
+    """Return the fractions of the documents for validation and testing, 0 for a split in another form."""
+    validation, test = (spec if isinstance(spec, float) else 0.0 for spec in specs.values())
+    return validation, test
+
+
+def _held_out(count: int, validation: float, test: float) -> tuple[int, int]:
+    """Return how many of `count` different documents are for validation, and for validation or testing."""
+    # As decimals, because 0.07 * 100 is 7.000000000000001 in floating point, whose ceiling is 8.
+    for_validation, for_testing = (ceil(Fraction(str(size)) * count) for size in (validation, test))
+    return for_validation, for_validation + for_testing
+
+
+def _too_few(count: int, validation: float, test: float, modality: Modality) -> ValueError:
+    """Return the error that fractions of so few different documents leave a split empty."""
+    unit = "documents" if modality == "text" else "images or groups of them"
+    splits = 1 + (validation > 0) + (test > 0)
+    hints = ["lower these fractions"] if count >= splits else [CUT_DOCUMENTS] if modality == "text" else []
+    return ValueError(
+        f"the dataset's `splits`: the source's {unit} ({count}, where equal ones count once) cannot be split with"
+        f" validation = {validation} and test = {test}: every split needs at least one;"
+        f" {', or '.join([*hints, 'give more data'])}, in params.yaml"
+    )
+
+
+def _nothing_to_train_on(split: str, spec: LastDocuments | LastCharacters, modality: Modality) -> ValueError:
+    """Return the error that the last documents or characters are all of the source."""
+    hint = f", or {CUT_DOCUMENTS}" if isinstance(spec, LastDocuments) and modality == "text" else ""
+    return ValueError(f"splits.{split}: {spec} leaves nothing to train on; lower it in params.yaml{hint}")
+
+
+def _last(pool: Sequence[RawShard], specs: Mapping[str, SplitSpec], modality: Modality) -> dict[str, tuple[int, int]]:
     """Return the document and character from which the pool is for validation, and for testing."""
     documents, characters = 0, sum(shard.characters for shard in pool)
     found = dict.fromkeys(specs, (NEVER, NEVER))
-    for split in ("test", "validation"):  # If both splits are the last ones, the test split is at the very end.
+    for split in LAST_FIRST:
         spec = specs[split]
         if isinstance(spec, LastDocuments):
             documents += spec.last_documents
@@ -218,9 +288,10 @@ def _last(
         elif isinstance(spec, LastCharacters):
             characters -= spec.last_characters
             found[split] = (NEVER, characters)
+        else:
+            continue
         if min(found[split]) <= 0:
-            hint = f", or {CUT_DOCUMENTS}" if isinstance(spec, LastDocuments) and modality == "text" else ""
-            raise ValueError(f"splits: {spec} leaves nothing to train on; lower it in params.yaml{hint}")
+            raise _nothing_to_train_on(split, spec, modality)
     return found
 
 

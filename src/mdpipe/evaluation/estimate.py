@@ -153,6 +153,23 @@ def mean_estimate(values: NDArray[np.float64], clusters: NDArray[np.integer] | N
     return ratio_estimate(values, np.ones(len(values), dtype=np.int64), clusters)
 
 
+def proportion_estimate(count: int, total: int) -> Estimate:
+    r"""Estimate a proportion p from `count` of `total` independent trials.
+
+    stderr = sqrt(p (1 - p) / n), the binomial one, which is 0 where p is 0 or 1, however few trials there are. There it
+    is the half-width of Wilson's interval (1927) for one standard error, 1 / (2 (n + 1)).
+
+    Raises:
+        ValueError: There are no trials.
+    """
+    if not total:
+        raise ValueError("a proportion needs one trial at least")
+    proportion = count / total
+    if count in (0, total):
+        return Estimate(proportion, 1 / (2 * (total + 1)))
+    return Estimate(proportion, math.sqrt(proportion * (1 - proportion) / total))
+
+
 def paired_difference(
     first: NDArray[np.float64],
     second: NDArray[np.float64],

@@ -154,6 +154,13 @@ def accuracy(network: ImageCNN, dataset: EncodedDataset, device: torch.device) -
     return mean_estimate(torch.cat(correct).numpy())
 
 
+def chance_level(dataset: EncodedDataset) -> float:
+    """Return the accuracy on a split of always predicting one target: its most frequent class, or one rotation."""
+    if dataset.labels is None:
+        return 1 / ROTATIONS
+    return float(np.bincount(dataset.labels).max() / len(dataset.labels))
+
+
 @dataclass(frozen=True)
 class Features:
     """Features (N, D) and logits (N, K) of images, float32 on the CPU."""

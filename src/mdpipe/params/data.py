@@ -125,8 +125,8 @@ class LastCharacters(SplitMapping):
 
 
 class Windows(SplitMapping):
-    """A fraction of the windows of the token stream, as MD4 splits OpenWebText. Parts of one document end up on both
-    sides: use it to compare with that number, not for a new one.
+    """A fraction of the windows of the token stream, as MD4 splits OpenWebText. Windows of one document get into
+    different splits, so held-out bits are lower than for new documents: use it to compare with that number only.
     """
 
     renamed: ClassVar[dict[str, str]] = {"chunks": "windows"}

@@ -3,12 +3,17 @@
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mdpipe.console import with_full_keys
 from mdpipe.params import Params
+from mdpipe.params.data import modality_of
 from mdpipe.params.sources import Source, files_by_split
 from mdpipe.params.suites import InceptionFeaturesConfig
 from mdpipe.pipeline import paths
+
+if TYPE_CHECKING:
+    from mdpipe.data.sources import Unread
 
 MAX_LISTED = 3
 """Maximum number of read-only paths that the error lists by name."""
@@ -148,6 +153,8 @@ def missing_paths(params: Params, names: Iterable[str]) -> Iterator[str]:
 def unfit_sources(params: Params, names: Iterable[str]) -> Iterator[str]:
     """Yield a line for each of the named sources whose settings do not fit its files, as far as their names and first
     bytes tell: a pattern without files, a column, field or array that is not there, another format.
+
+    If a file is one document or image, a line follows for each dataset of the source whose `splits` need more of them.
     """
     from mdpipe.data.sources import check_source  # Most commands check no source.
 
@@ -156,9 +163,23 @@ def unfit_sources(params: Params, names: Iterable[str]) -> Iterator[str]:
         if not Path(source.path).exists() or _maker(params, name) is not None:
             continue
         try:
-            check_source(source)
+            unread = check_source(source)
         except (ValueError, OSError) as error:
             yield f"sources.{name}: {with_full_keys(str(error), params, {'sources': name})}"
+            continue
+        if unread is not None:
+            yield from _impossible_splits(params, name, unread)
+
+
+def _impossible_splits(params: Params, source: str, unread: "Unread") -> Iterator[str]:
+    from mdpipe.data.splits import require_documents  # NumPy, which few checks need.
+
+    for name, dataset in params.datasets.items():
+        if dataset.source == source:
+            try:
+                require_documents(dataset.splits, unread.counts, modality_of(dataset), unread.max_characters)
+            except ValueError as error:
+                yield with_full_keys(str(error), params, {"datasets": name})
 
 
 def linked_folders(params: Params, names: Iterable[str]) -> Iterator[str]:

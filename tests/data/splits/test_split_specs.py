@@ -1,5 +1,6 @@
 """What is held out, for every way to say it; how a source is cut in shards changes nothing."""
 
+import re
 from collections import Counter
 from itertools import chain
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from mdpipe.data.parallel import WORKERS
 from mdpipe.data.raw import Document, ImageBatch
-from mdpipe.data.splits import MIN_PASSAGES, single_split, training_texts
+from mdpipe.data.splits import MIN_PASSAGES, require_documents, single_split, training_texts
 from mdpipe.params.data import Splits
 from tests.data.builders import last, last_characters, plan_splits, windows
 from tests.data.shards import by_split, in_parts, make_documents, text_shard, write_all, write_image_shards, write_texts
@@ -258,9 +259,34 @@ def test_what_leaves_nothing_to_train_on_is_refused(tmp_path, validation, test, 
         make_plan(tmp_path / "r", make_documents(["abc", "def", "ghi"]), validation, test)
 
 
+@settings(max_examples=40)
+@given(
+    counts=st.dictionaries(st.sampled_from(["train", "test", "dev"]), st.integers(1, 4), min_size=1)
+    | st.integers(1, 6).map(lambda count: {None: count}),
+    specs=st.tuples(*2 * [st.sampled_from([None, 0.1, "test", "train", last(1), last(2), windows(0.1)])]),
+)
+def test_different_documents_are_refused_early_as_later(tmp_path_factory, counts, specs):
+    """And no less with these fractions, which one document more never makes impossible; with the same message."""
+    if {"test", "train"} & set(specs) - counts.keys() or (isinstance(specs[0], str) and specs[0] == specs[1]):
+        return  # Params do not allow these.
+    directory, chosen = tmp_path_factory.mktemp("early") / "r", Splits(validation=specs[0], test=specs[1])
+    texts = {split: [f"{split} {number} " * 9 for number in range(count)] for split, count in counts.items()}
+    if None in counts:
+        raw = write_texts(directory, make_documents(texts[None]), 1)
+    else:
+        raw = of_the_source(directory, **texts)
+    try:
+        require_documents(chosen, counts, "text")
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            plan_splits(raw, "text", 0, *specs)
+    else:
+        plan_splits(raw, "text", 0, *specs)
+
+
 @pytest.mark.parametrize("specs", [(last(1), last(1)), (last(1), 0.1), (0.1, 0.1)], ids=str)
 def test_one_document_is_split_by_characters_or_chunks(tmp_path, specs):
-    with pytest.raises(ValueError, match=r"use \{last_characters: N\} or \{windows: 0\.1\}, which cut documents"):
+    with pytest.raises(ValueError, match=r"use \{last_characters: N\}, which cuts a document, or \{windows: 0\.1\}"):
         make_plan(tmp_path / "r", make_documents(["abc " * 100]), *specs)
 
 

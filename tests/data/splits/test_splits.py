@@ -10,7 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mdpipe.data.raw import KEY
-from mdpipe.data.splits import SPLITS, find_thresholds, hash_keys, hash_split, training_texts
+from mdpipe.data.splits import SPLITS, find_thresholds, hash_keys, hash_split, require_documents, training_texts
+from mdpipe.params.data import Splits
 from tests.data.builders import plan_splits
 from tests.data.shards import splits_of
 
@@ -77,9 +78,9 @@ def test_an_empty_split_is_refused(count, validation, test):
             0.1,
             0.1,
             "text",
-            "use {last_characters: N} or {windows: 0.1}, which cut documents, or give more",
+            "held-out bits are lower than for new documents), or give more data, in params.yaml",
         ),
-        (2, 0.1, 0.1, "text", "use {last_characters: N} or {windows: 0.1}"),
+        (2, 0.1, 0.1, "text", "use {last_characters: N}, which cuts a document, or {windows: 0.1} (windows of one"),
         (2, 0.6, 0.0, "text", "lower these fractions, or give more data, in params.yaml"),
         (9, 0.5, 0.5, "text", "lower these fractions, or give more data, in params.yaml"),
         (2, 0.1, 0.1, "image", "every split needs at least one; give more data, in params.yaml"),
@@ -89,6 +90,24 @@ def test_the_hint_for_an_empty_split_can_help(count, validation, test, modality,
     hashes = hash_keys(np.array([str(index) for index in range(count)], dtype=KEY), 0)
     with pytest.raises(ValueError, match=re.escape(hint)):
         find_thresholds(hashes, validation, test, modality)
+
+
+@given(count=st.integers(1, 30), validation=fractions, test=fractions)
+def test_a_number_is_refused_early_if_no_smaller_one_can_be_split(count, validation, test):
+    """Equal documents count once, and which are equal is not known before they are read."""
+
+    def refused(check):
+        try:
+            check()
+        except ValueError as error:
+            return str(error)
+        return None
+
+    distinct = [[str(index) for index in range(number)] for number in range(1, count + 1)]
+    late = [refused(lambda keys=keys: assign_splits(keys, 0, validation, test)) for keys in distinct]
+    splits = Splits(validation=validation, test=test)
+    early = refused(lambda: require_documents(splits, {None: count}, "text"))
+    assert early == (late[-1] if all(late) else None)
 
 
 def test_copies_of_a_document_share_its_split(raw_text, texts):

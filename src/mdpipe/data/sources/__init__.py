@@ -1,12 +1,15 @@
 """Read raw text and images from all kinds of sources; `mdpipe.params.sources` has the settings of each kind."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mdpipe.data.sources.files import check_files, find_classes
+from mdpipe.data.sources.files import SourceFile, check_files, find_classes
 from mdpipe.params import sources as kinds
 from mdpipe.params.catalog import find_entry
 
@@ -57,11 +60,28 @@ def open_source(source: kinds.Source, downloads: Path) -> "Sequence[SourceShard]
         return shards
 
 
-def check_source(source: kinds.Source) -> None:
+@dataclass(frozen=True)
+class Unread:
+    """Numbers of documents or images, one in each file, that are known before they are read."""
+
+    counts: Counter[str | None]
+    """Number in each of the source's splits (None without splits), including those that will be left out."""
+    text: Sequence[SourceFile] = ()
+    """The files, if their sizes bound the number of characters."""
+
+    def max_characters(self, splits: Set[str | None]) -> float:
+        """Return the number of characters in some of the splits at most: of bytes, which are no fewer in UTF-8."""
+        return sum(file.size for file in self.text if file.split in splits) if self.text else inf
+
+
+def check_source(source: kinds.Source) -> Unread | None:
     """Check whether the settings of a source of local files fit them, as `open_source` does, but without reading more.
 
     It checks the names of all files and, in the first ones of each split, the header, schema, first line or names of
     arrays. Nothing is downloaded, and no file is read to its end.
+
+    Returns:
+        Numbers of documents or images if each file is one, otherwise None: the files would have to be read.
 
     Raises:
         ValueError: They do not fit; the message names the file and a hint.
@@ -71,10 +91,16 @@ def check_source(source: kinds.Source) -> None:
             case kinds.NpySource() | kinds.MnistIdxSource() as found:
                 open_source(found, Path())  # Opens one file, or looks whether two are there.
             case kinds.ImageFolderSource() as found:
-                find_classes(found)
+                return Unread(Counter(file.split for file in find_classes(found)[0]))
+            case kinds.UrlSource(columns=None, sample_by="document"):
+                return Unread(Counter([None]))
             case found if hasattr(found, "pattern"):
                 module = import_module(f"{__name__}.{READERS[type(found)][0]}")
-                check_files(found, getattr(module, "check_head", None), CHECKED_FILES)
+                files = check_files(found, getattr(module, "check_head", None), CHECKED_FILES)
+                if isinstance(found, kinds.TextSource) and found.sample_by == "document":
+                    is_plain = found.detokenizer is None and not any(file.is_compressed for file in files)
+                    return Unread(Counter(file.split for file in files), files if is_plain else ())
+    return None
 
 
 @contextmanager
