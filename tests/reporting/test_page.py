@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -14,6 +15,7 @@ from mdpipe.reporting.charts import likelihood_chart, training_charts
 from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
 from mdpipe.reporting.images import encode_png
 from mdpipe.reporting.page import (
+    MAX_COLUMNS,
     PageImage,
     Report,
     SampleGallery,
@@ -47,6 +49,7 @@ from tests.reporting.records import (
     IMAGE_RATES,
     encoding,
     evaluation,
+    rate,
     sample,
     scored,
     scored_frame,
@@ -56,7 +59,7 @@ from tests.reporting.records import (
 
 pytestmark = pytest.mark.slow
 
-VOID = {"meta", "img", "br", "wbr"}
+VOID = {"meta", "img", "br", "wbr", "input"}
 EVIL = "<script>\"&'</script>"
 PATH = "metrics/evaluate/pieces.json"
 MD5 = "0cc175b9c0f1b6a831c399e269772661"
@@ -157,8 +160,7 @@ def report(run: str = "pieces", name: str = "digits") -> Report:
         for frame in (MASK_FRACTION_ROWS, POSITION_ROWS, CALIBRATION_ROWS)
     )
     return Report(
-        run={"run": Sourced("recorded run", PATH), "wall time": Sourced("31 minutes", PATH)},
-        made_by={"commit": Sourced("cd3c4b6, `mdpipe bench stages`")},
+        facts={"wall time": Sourced("31 minutes", PATH), "commit": Sourced("cd3c4b6, `mdpipe bench stages`")},
         tables=tables,
         settings=settings_table({run: {"train": {"steps": 5}}, "other": {"train": {"steps": 6, "note": name}}}),
         figures={
@@ -225,7 +227,7 @@ def test_tables_have_every_column_that_is_not_empty(page: str) -> None:
 
 def test_important_columns_come_first_and_references_have_names(page: str) -> None:
     shown = to_display(report().tables["likelihood"], complete=True)
-    assert shown.headings[:4] == ["run", "value", "unit", "estimator"]
+    assert shown.headings[:6] == ["run", "value", "unit", "estimator", "dataset", "split"]
     after = shown.headings.index("parameters") + 1  # The columns that otherwise only the CSV file has.
     assert {"modality", "stderr mc", "clusters", "tokens", "seed"} <= set(shown.headings[after:])
     assert [row[0] for row in shown.rows] == ["pieces", "png", "unigram", "webp"]
@@ -235,7 +237,9 @@ def test_important_columns_come_first_and_references_have_names(page: str) -> No
 def test_numbers_samples_facts_and_definitions_are_there(outline: Outline) -> None:
     terms = [term for term, _ in definitions()]
     for expected in (
-        "Runs: 1. Fewest bits on held-out data: 2.21 ± 0.02 bits/dim on digits (pieces).",
+        "This page compares 1 run on 1 data set.",
+        "lower is better",
+        "Lowest on digits (test split): pieces with 2.21 ± 0.02 bits/dim.",
         "31 minutes",
         "the cat sat",
         "the dog sat",
@@ -257,11 +261,49 @@ def test_classes_are_named_by_column_if_all_rows_agree() -> None:
     assert PageImage(PNG, "", ["a", "b", "b", "a"], columns=2).class_caption == "Classes, row by row: a, b; b, a"
 
 
-def test_differing_settings_are_apart_from_shared_ones(page: str) -> None:
-    page = page.replace("<wbr>", "")
-    differ, same = page.split("Settings that all runs share", 1)
-    assert "train.steps" in differ
-    assert "train.steps" not in same.split("</details>")[0]
+def test_results_come_before_settings_and_graph(page: str) -> None:
+    titles = [heading["id"] for heading in Outline(page).all("h2")]
+    assert titles[:4] == ["likelihood", "zero-shot", "training", "samples"]
+    assert titles[-1] == "settings"
+    assert re.findall(r'href="#([^"]*)"', page.split("<nav")[1].split("</nav>")[0]) == titles
+
+
+def settings_rows(runs: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the rows of the tables of differing and of common settings."""
+    page = report_page(replace(report(), settings=settings_table(runs))).replace("<wbr>", "")
+    section = page.split('id="settings"')[1]
+    rows = re.findall(r'<th scope="row"><span>(.*?)</span></th>(.*?)</tr>', section, re.DOTALL)
+    values = [(name, ", ".join(re.findall(r"<td[^>]*>(.*?)</td>", cells))) for name, cells in rows]
+    same = section.index("Settings with one value")
+    count = len(re.findall('<th scope="row">', section[:same]))
+    return dict(values[:count]), dict(values[count:])
+
+
+def test_only_settings_with_several_values_differ() -> None:
+    """A setting that a run does not have is no value, but null is one, also if it is the section's."""
+    small = {"train": {"steps": 5, "rate": 1e-3}, "sample": {"top_k": None}, "network": {"kind": "a"}, "cond": None}
+    large = {"train": {"steps": 6, "rate": 1e-3}, "sample": {"top_k": 9}, "network": {"kind": "b", "size": 3}}
+    differ, same = settings_rows({"small": small, "large": large | {"cond": {"dropout": 0.1}}})
+    assert differ == {
+        "cond.dropout": "none, 0.1",
+        "network.kind": "a, b",
+        "sample.top_k": "none, 9",
+        "train.steps": "5, 6",
+    }
+    assert same == {"network.size": "3, 1 of 2", "train.rate": "0.001, 2 of 2"}
+
+
+def test_a_run_worse_than_unigram_has_a_note(page: str) -> None:
+    assert "how frequent each symbol is" not in page
+    rates = [rate("unigram", "bits/dim", 2.2, 0.02)]
+    worse = with_means(
+        likelihood_table([evaluation("pieces", "digits")], [encoding("digits", rates)]),
+        {"pieces": ["pieces"]},
+        HELD_OUT_COLUMNS,
+    )
+    noted = Outline(report_page(replace(report(), tables=report().tables | {"likelihood": with_file(worse)}))).text
+    note = "pieces needs more bits than a model that only knows how frequent each symbol is"
+    assert f"{note}: 2.213 bits/dim on digits, not 2.2." in noted
 
 
 def test_a_screen_reader_finds_language_regions_and_headings(outline: Outline) -> None:
@@ -273,14 +315,14 @@ def test_a_screen_reader_finds_language_regions_and_headings(outline: Outline) -
 
 def test_commands_in_the_facts_are_code(outline: Outline) -> None:
     assert "cd3c4b6, mdpipe bench stages" in outline.text
-    assert "`" not in outline.text.split("Settings that")[0]
+    assert "`" not in outline.text
 
 
 def test_empty_sections_are_left_out() -> None:
     full = report()
     empty = replace(full, tables={}, figures={}, by_dataset={name: {} for name in full.by_dataset}, galleries=[])
     titles = [heading["id"] for heading in Outline(report_page(empty)).all("h2")]
-    assert titles == ["runs", "how-the-numbers-are-made", "params"]
+    assert titles == ["what-the-numbers-mean", "settings"]
 
 
 def test_a_suite_without_published_data_says_so() -> None:
@@ -293,7 +335,7 @@ def test_a_suite_without_published_data_says_so() -> None:
 def test_names_and_texts_cannot_become_markup() -> None:
     filled = [dict.fromkeys(FILLED, EVIL)]
     gallery = SampleGallery(EVIL, [PageImage(PNG, EVIL, [EVIL])], text=EVIL, infilling=filled)
-    hostile = replace(report(EVIL, EVIL), galleries=[gallery], params=EVIL, run={EVIL: Sourced(EVIL, PATH)})
+    hostile = replace(report(EVIL, EVIL), galleries=[gallery], params=EVIL, facts={EVIL: Sourced(EVIL, PATH)})
     outline = Outline(report_page(hostile))
     scripts = [script.get("type") for script in outline.all("script")]
     assert scripts.count("module") == 1
@@ -344,12 +386,17 @@ def panel_count(content: Report) -> int:
 def test_a_click_sorts_by_value_and_keeps_empty_cells_last(tmp_path: Path) -> None:
     path = tmp_path / "index.html"
     path.write_text(report_page(report()), encoding="utf-8")
-    cells = "[...document.querySelector('#likelihood ~ .scroll tbody').rows].map(row => row.cells[AT].innerText)"
-    heading = "document.querySelector('#likelihood ~ .scroll').querySelectorAll('th button')[AT].click()"
+    table = "document.querySelector('#likelihood ~ .table')"
+    cells = f"[...{table}.querySelector('tbody').rows].map(row => row.cells[AT].innerText)"
+    heading = f"{table}.querySelectorAll('th button')[AT].click()"
     with browser(tmp_path / "profile") as tab:
         tab.open(path, width=1400)
-        names = tab.evaluate("[...document.querySelectorAll('#likelihood ~ .scroll th button')].map(x => x.innerText)")
+        names = tab.evaluate(f"[...{table}.querySelectorAll('th button')].map(x => x.textContent)")
         value, error = str(names.index("value")), str(names.index("stderr mc"))
+        visible = f"[...{table}.querySelectorAll('thead th')].filter(x => x.offsetWidth).length"
+        assert tab.evaluate(visible) == MAX_COLUMNS < len(names)
+        tab.evaluate(f"{table}.querySelector('input').click()")
+        assert tab.evaluate(visible) == len(names) + 1  # The last one is that of the files.
         for expected in (["2.21 ± 0.02", "3.30 ± 0.02", "3.700", "4.120"],) * 2:
             tab.evaluate(heading.replace("AT", value))
             found = tab.evaluate(cells.replace("AT", value))

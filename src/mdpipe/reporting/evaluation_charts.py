@@ -94,10 +94,12 @@ def _reliability(frame: pl.DataFrame, all_runs: pl.DataFrame) -> Panel:
     unit = alt.Scale(domain=[0, 1], clamp=True)
     axis = alt.Axis(format="%", tickCount=5)
     base = alt.Chart(rows, height=1.2 * HEIGHT).encode(
-        x=alt.X("confidence:Q", title="probability of the most probable token", scale=unit, axis=axis),
-        y=alt.Y("frequency:Q", title="it is the true one", scale=unit, axis=axis),
+        x=alt.X("confidence:Q", title="probability of the most probable token (%)", scale=unit, axis=axis),
+        y=alt.Y("frequency:Q", title="how often it is the true token (%)", scale=unit, axis=axis),
         color=alt.Color(
-            "mask_fraction:N", scale=alt.Scale(domain=names, range=SERIES[: len(names)]), legend=alt.Legend(columns=3)
+            "mask_fraction:N",
+            scale=alt.Scale(domain=names, range=SERIES[: len(names)]),
+            legend=alt.Legend(columns=3, title="masked fraction", titleColor="var(--muted)", titleFontWeight="normal"),
         ),
         tooltip=[
             *(alt.Tooltip("mask_fraction:N", title="masked fraction"), alt.Tooltip("confidence:Q", format=".1%")),

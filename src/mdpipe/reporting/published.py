@@ -89,10 +89,13 @@ def _held_out_rows(likelihood: pl.DataFrame, params: Params) -> Iterator[dict[st
             continue
         spec = dataset.splits.model_dump()[row["split"]]
         suggested = find_entry(source.name).dataset or {}
+        protocol = "images"
+        if isinstance(dataset, TextDataset):
+            protocol = next((name for name, packing in PACKINGS.items() if packing == dataset.packing), "its own")
         is_published_split = spec == suggested.get("splits", {}).get(row["split"])
         yield {
             **row,
-            "protocol": _packing_name(dataset) if isinstance(dataset, TextDataset) else "images",
+            "protocol": protocol,
             "dataset": source.name,
             "tokenizer": dataset.tokenizer.kind,
             # A split of the source's own may have another name here.
@@ -105,7 +108,3 @@ def _other_text_rows(zero_shot: pl.DataFrame, params: Params) -> Iterator[dict[s
         if isinstance(source := params.sources[row["source"]], CatalogSource):
             split = source.name.rpartition("_")[2]
             yield row | {"dataset": source.name, "split": split if split in ("train", "validation") else "test"}
-
-
-def _packing_name(dataset: TextDataset) -> str:
-    return next((name for name, packing in PACKINGS.items() if packing == dataset.packing), "its own")

@@ -5,7 +5,7 @@ fields of a record, or the columns of a table. CSV files have all columns with a
 and the page are for people.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,8 +196,11 @@ BOUNDS_CSV_ONLY = frozenset({"tokens", "words", "clusters", "clustered_by", "nfe
 FIRST = ("run", "estimator")
 """The columns that identify a row's numbers come first, next to each other."""
 
-BOUND_FIRST = ("run", "value", "unit", "estimator")
-FIRST_ON_PAGE = ("run", "estimator", "images", "reference", "fid", "sampler", "steps", "temperature", "bits")
+BOUND_FIRST = (
+    *("run", "value", "seeds_stderr", "unit", "estimator", "source", "protocol", "dataset", "split", "class_cond"),
+    *("bits_per_byte", "difference", "baseline", "trainings", "seeds"),
+)
+FIRST_ON_PAGE = ("run", "images", "reference", "fid", "sampler", "steps", "temperature", "bits")
 """The first columns of a table of bounds on the page, and of another one; a phone's screen shows about three."""
 
 REFERENCE_NAMES = ("estimator", "images")
@@ -272,9 +275,10 @@ def to_markdown(frame: pl.DataFrame) -> str:
 
 
 def to_texts(table: pl.DataFrame, columns: Columns) -> pl.DataFrame:
-    """Return the columns that people read of a table, as texts."""
+    """Return the columns for people of a table, as texts; columns that are empty in all of its rows are left out."""
     rows = format_rows(table.iter_rows(named=True), columns)
-    return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
+    return frame.select(column for column in frame if column.is_empty() or any(column))
 
 
 def without_replicates(table: pl.DataFrame) -> pl.DataFrame:
@@ -282,10 +286,14 @@ def without_replicates(table: pl.DataFrame) -> pl.DataFrame:
     return table.filter(pl.col("replicate_of").is_null()) if "replicate_of" in table.columns else table
 
 
-def write_table(frame: pl.DataFrame, stem: Path) -> None:
-    """Write STEM.csv, and STEM.md without the single trainings of runs with seeds; equal tables give equal bytes."""
+def write_table(frame: pl.DataFrame, stem: Path, notes: Sequence[str] = ()) -> None:
+    """Write STEM.csv, and STEM.md without the single trainings of runs with seeds; equal tables give equal bytes.
+
+    The notes are paragraphs below the table in STEM.md.
+    """
     atomic_write(stem.with_name(f"{stem.name}.csv"), frame.write_csv().encode("utf-8"))
-    atomic_write(stem.with_name(f"{stem.name}.md"), to_markdown(without_replicates(frame)).encode("utf-8"))
+    paragraphs = [to_markdown(without_replicates(frame)), *(f"{note}\n" for note in notes)]
+    atomic_write(stem.with_name(f"{stem.name}.md"), "\n".join(paragraphs).encode("utf-8"))
 
 
 def _displayed_columns(frame: pl.DataFrame, complete: bool) -> list[str]:

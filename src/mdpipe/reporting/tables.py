@@ -205,6 +205,22 @@ def with_means(
     )
 
 
+def worse_than_unigram(likelihood: pl.DataFrame) -> list[str]:
+    """Return a sentence per run with a higher value than the reference `unigram` on its data, in the same unit."""
+    of_data = ["dataset", "split", "unit"]
+    unigram = likelihood.filter(pl.col("run").is_null(), estimator="unigram").select(*of_data, unigram="value")
+    worse = (
+        likelihood.drop_nulls("run")
+        .join(unigram, on=of_data, maintain_order="left")
+        .filter(pl.col("value") > pl.col("unigram"))
+    )
+    note = (
+        "{run} needs more bits than a model that only knows how frequent each symbol is: "
+        "{value:.4g} {unit} on {dataset}, not {unigram:.4g}."
+    )
+    return [note.format_map(row) for row in worse.iter_rows(named=True)]
+
+
 def round_floats(table: pl.DataFrame, columns: pl.Expr | None = None) -> pl.DataFrame:
     """Round all numbers, or those of some columns, as records are; NaN is null."""
     numbers = (pl.col(pl.Float64) if columns is None else columns).fill_nan(None)

@@ -27,7 +27,7 @@ from mdpipe.pipeline.evaluations import read_evaluations, read_fids
 from mdpipe.pipeline.provenance import DVC_FILE
 from mdpipe.reporting import schemas, tables
 from mdpipe.reporting.charts import Chart, curves_table, exponents_chart, likelihood_chart, training_charts
-from mdpipe.reporting.claims import Measures, claims_markdown, claims_table, claims_to_display
+from mdpipe.reporting.claims import DISPLAYED_CLAIMS, Measures, claims_markdown, claims_table
 from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
 from mdpipe.reporting.graph import graph_chart
 from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, sheet_columns
@@ -42,9 +42,9 @@ from mdpipe.reporting.page import (
     settings_table,
 )
 from mdpipe.reporting.published import compare_with_published
-from mdpipe.reporting.schemas import FILE, Schema, to_markdown, without_replicates, write_table
+from mdpipe.reporting.schemas import FILE, Schema, to_markdown, to_texts, without_replicates, write_table
 from mdpipe.reporting.seeds import pair_trainings
-from mdpipe.reporting.steps_to_bound import RunSteps, changed_settings, first_crossing, steps_table, steps_to_display
+from mdpipe.reporting.steps_to_bound import DISPLAYED_STEPS, RunSteps, changed_settings, first_crossing, steps_table
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
 """The packages that the numbers depend on."""
@@ -109,8 +109,9 @@ def report(params: Params) -> None:
     curves = {run: _read_csv(paths.plot("curves", run), run) for run in params.runs}
     steps = steps_table(list(_steps_to_bound(params, curves, costs)))
     claims = claims_table(Measures(params, read_evaluations, read_fids))
+    notes = {"likelihood": tables.worse_than_unigram(without_replicates(results["likelihood"]))}
     for name, table in results.items():
-        write_table(table, paths.RESULTS / name)
+        write_table(table, paths.RESULTS / name, notes.get(name, ()))
     trained = tables.table_of_runs(_records("train", params.runs), schemas.TRAINING, "train").with_columns(
         dataset=pl.col("run").replace_strict({name: run.dataset for name, run in params.runs.items()}),
         training_loss=pl.col("run").replace_strict({name: _training_loss(run) for name, run in params.runs.items()}),
@@ -119,7 +120,7 @@ def report(params: Params) -> None:
     atomic_write(paths.RESULTS / "curves.csv", losses.write_csv().encode())
 
     shown = {name: without_replicates(table) for name, table in results.items()}
-    shown["steps_to_bound"] = steps_to_display(steps)
+    shown["steps_to_bound"] = to_texts(steps, DISPLAYED_STEPS)
     unit = pl.when(training_loss=schemas.BOUND_LOSS).then("unit")  # Only a bound is in bits.
     shown["training"] = trained.select(*schemas.TRAINING, "training_loss").with_columns(unit=unit)
     if paths.PUBLISHED.exists():
@@ -127,12 +128,11 @@ def report(params: Params) -> None:
         shown["published"] = compare_with_published(shown["likelihood"], shown["zero_shot"], published, params)
     shown["costs"] = pl.DataFrame(costs.get("results", []), schema=schemas.COSTS)
     shown = {name: table.with_columns(FILES[name].alias(FILE)) for name, table in shown.items()}
-    shown["claims"] = claims_to_display(claims)
+    shown["claims"] = to_texts(claims, DISPLAYED_CLAIMS)
     runs = list(params.replicates())
     trained = trained.sort("dataset", "run")
     content = Report(
-        run=_recorded_run(costs),
-        made_by=_made_by(params),
+        facts=_facts(params, costs),
         tables=shown,
         settings=settings_table({run: _settings(params.runs[run]) for run in runs}),
         figures=_figures(params, shown),
@@ -146,7 +146,8 @@ def report(params: Params) -> None:
     files |= {f"{name}.svg": figure.to_svg() for name, figure in content.figures.items()}
     files |= {f"cards/{run}.md": model_card(run, content) for run in runs}
     if params.steps_to_bound:
-        files |= {"steps_to_bound.csv": steps.write_csv(), "steps_to_bound.md": to_markdown(steps_to_display(steps))}
+        files |= {"steps_to_bound.csv": steps.write_csv()}
+        files |= {"steps_to_bound.md": to_markdown(to_texts(steps, DISPLAYED_STEPS))}
     if params.claims:
         files |= {"claims.csv": claims.write_csv(), "claims.md": claims_markdown(claims)}
     with atomic_dir(paths.REPORT) as folder:
@@ -255,20 +256,16 @@ def _over_seeds(names: Sequence[str], baselines: Sequence[str] = ()) -> SeedsEst
     return seeds_estimate(nats, totals.sizes, totals.clusters).scale(1 / math.log(2))
 
 
-def _recorded_run(costs: Mapping[str, Any]) -> dict[str, Sourced]:
-    """Return the facts on the run of `COSTS`, not on this one: equal results must give equal pages."""
-    if not costs:
-        missing = "none is recorded of these params; `mdpipe bench stages` does, and `snakemake` then shows it here"
-        return {"run": Sourced(missing)}
-    facts = {"run": "recorded run", **run_facts(costs)}
-    return {name: Sourced(text, str(paths.COSTS)) for name, text in facts.items()}
-
-
-def _made_by(params: Params) -> dict[str, Sourced]:
-    """Return seeds and versions."""
+def _facts(params: Params, costs: Mapping[str, Any]) -> dict[str, Sourced]:
+    """Return facts on the run of `COSTS`, not on this one, since equal results give equal pages; seeds and versions."""
+    missing = "none with these params. `mdpipe bench stages` records times, machine and commit after a run, and "
+    missing += "`snakemake report` then shows them here."
+    recorded = {name: Sourced(text, str(paths.COSTS)) for name, text in run_facts(costs).items()} if costs else {}
     trainings = [f"{len(names)} trainings of {run}" for run, names in params.replicates().items() if len(names) > 1]
     packages = [f"Python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
     return {
+        "recorded run": Sourced(missing),
+        **recorded,
         "seed": Sourced(", ".join([str(params.seed), *trainings]), str(RESOLVED_PARAMS_FILE)),
         "packages": Sourced(", ".join(packages)),
     }
