@@ -128,26 +128,6 @@ def settings_table(runs: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
 
 
-def run_facts(costs: Mapping[str, Any]) -> dict[str, str]:
-    """Return commit, date, machine and times of the recorded run, from the content of results/speed/stages.json."""
-    machine, stages = costs["machine"], costs["results"]
-    seconds = sum(stage["seconds"] for stage in stages)
-    wall = {"wall time": f"{costs['wall_seconds'] / 60:,.0f} minutes"} if "wall_seconds" in costs else {}
-    facts = {
-        "recorded run": "made with these params; this page may come from a later run",
-        "commit": str(machine["commit"]),
-        "date": costs["date"],
-        "machine": "{processor}, {cores} cores, {memory_gib} GiB, {device}".format_map(machine),
-        **wall,
-        "time of stages": f"{seconds / 60:,.0f} minutes, the sum of {len(stages)} stages",
-    }
-    if training := [stage for stage in stages if stage["stage"].startswith("train@")]:
-        tokens, seconds = (sum(stage[key] for stage in training) for key in ("tokens", "seconds"))
-        rate = f"{tokens / seconds:,.0f} tokens/s"
-        facts["training"] = f"{rate}, over {len(training)} runs, including the start and end of each process"
-    return facts
-
-
 def report_page(report: Report) -> str:
     """Render page.html.j2; equal reports give equal bytes."""
     values = pl.concat_list(pl.exclude("setting").replace("", "none")).list.drop_nulls()

@@ -29,14 +29,14 @@ def check_record(record: Record, schema: Schema, where: str, optional: Set[str] 
 
     Args:
         record: The fields by name.
-        schema: The types of the fields; those in `NULLABLE` may be null.
+        schema: The types of the fields; those in `NULLABLE` may be null, and `TEXT_ONLY` may be missing for images.
         where: Origin of the record, for the message.
         optional: Fields that may be missing or null.
 
     Raises:
         MetricsError: Fields are missing, unknown or of a wrong type.
     """
-    required = schema.keys() - optional
+    required = schema.keys() - optional - (schemas.TEXT_ONLY if record.get("modality") == "image" else set())
     lists = {
         "lacks": sorted(required - record.keys()),
         "has unknown": sorted(record.keys() - schema.keys()),
@@ -67,11 +67,7 @@ def likelihood_table(
     Returns:
         The columns `LIKELIHOOD`, then `COMPARISON`.
     """
-    rows = [
-        _bound_row(record, schemas.LIKELIHOOD, f"records/evaluate of run {record.get('run')!r}")
-        for record in evaluations
-    ]
-    models = pl.DataFrame(rows, schema=schemas.LIKELIHOOD)
+    models = table_of_runs(evaluations, schemas.LIKELIHOOD, "evaluate")
     rates = []
     for encoding in encodings:
         dataset = encoding.get("dataset")
@@ -96,7 +92,7 @@ def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
             fields = {
                 name: value for name, value in {**record, **bound}.items() if name not in ("bounds", "references")
             }
-            rows.append(row := _bound_row(fields, schemas.ZERO_SHOT, where))
+            rows.append(row := check_record(fields, schemas.ZERO_SHOT, where))
             rates += _check_rates(bound, where, {field: row[field] for field in schemas.OTHER_TEXT_COLUMNS})
     return _with_references(pl.DataFrame(rows, schema=schemas.ZERO_SHOT), rates, schemas.OTHER_TEXT_COLUMNS)
 
@@ -230,10 +226,6 @@ def round_floats(table: pl.DataFrame, columns: pl.Expr | None = None) -> pl.Data
 def _check_frame(frame: pl.DataFrame, schema: Schema, where: str, optional: Set[str] = frozenset()) -> pl.DataFrame:
     """Return a frame read from CSV, where columns may have other types."""
     return pl.DataFrame([check_record(row, schema, where, optional) for row in frame.iter_rows(named=True)], schema)
-
-
-def _bound_row(record: Record, schema: Schema, where: str) -> dict[str, Any]:
-    return check_record(record, schema, where, schemas.TEXT_ONLY if record.get("modality") == "image" else frozenset())
 
 
 def _comparisons(models: pl.DataFrame, differences: Iterable[Record]) -> pl.DataFrame:

@@ -38,7 +38,6 @@ from mdpipe.reporting.page import (
     Sourced,
     model_card,
     report_page,
-    run_facts,
     settings_table,
 )
 from mdpipe.reporting.published import compare_with_published
@@ -258,14 +257,28 @@ def _over_seeds(names: Sequence[str], baselines: Sequence[str] = ()) -> SeedsEst
 
 def _facts(params: Params, costs: Mapping[str, Any]) -> dict[str, Sourced]:
     """Return facts on the run of `COSTS`, not on this one, since equal results give equal pages; seeds and versions."""
-    missing = "none with these params. `mdpipe bench stages` records times, machine and commit after a run, and "
-    missing += "`snakemake report` then shows them here."
-    recorded = {name: Sourced(text, str(paths.COSTS)) for name, text in run_facts(costs).items()} if costs else {}
+    facts = {}
+    if costs:
+        machine, stages = costs["machine"], costs["results"]
+        minutes = sum(stage["seconds"] for stage in stages) / 60
+        training = [stage for stage in stages if stage["stage"].startswith("train@")]
+        tokens, seconds = (sum(stage[key] for stage in training) for key in ("tokens", "seconds"))
+        facts["recorded run"] = "made with these params; this page may come from a later run"
+        facts |= {"commit": str(machine["commit"]), "date": costs["date"]}
+        facts["machine"] = "{processor}, {cores} cores, {memory_gib} GiB, {device}".format_map(machine)
+        if "wall_seconds" in costs:
+            facts["wall time"] = f"{costs['wall_seconds'] / 60:,.0f} minutes"
+        facts["time of stages"] = f"{minutes:,.0f} minutes, the sum of {len(stages)} stages"
+        if training:
+            rate = f"{tokens / seconds:,.0f} tokens/s, over {len(training)} runs"
+            facts["training"] = f"{rate}, including the start and end of each process"
+    missing = "none with these params. After a run, `mdpipe bench stages` records its times, machine and commit, and "
+    missing += "`snakemake report` shows them here."
     trainings = [f"{len(names)} trainings of {run}" for run, names in params.replicates().items() if len(names) > 1]
     packages = [f"Python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
     return {
         "recorded run": Sourced(missing),
-        **recorded,
+        **{name: Sourced(text, str(paths.COSTS)) for name, text in facts.items()},
         "seed": Sourced(", ".join([str(params.seed), *trainings]), str(RESOLVED_PARAMS_FILE)),
         "packages": Sourced(", ".join(packages)),
     }
