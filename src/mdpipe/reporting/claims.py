@@ -107,8 +107,8 @@ class Measures:
                 trainings = pair_trainings(self.params, config.run, config.baseline)
                 samplers = (config.samplers, config.baseline_samplers)
                 first, second = (
-                    np.array([[fids[name] for name in names] for fids in map(self.read_fids, of_run)])
-                    for of_run, names in zip(trainings, samplers, strict=True)
+                    np.array([[fids[name] for name in names] for fids in map(self.read_fids, runs)])
+                    for runs, names in zip(trainings, samplers, strict=True)
                 )
                 return mean_log_ratio(first, second)
         raise NotImplementedError(config.kind)
@@ -126,8 +126,8 @@ class Measures:
     def _further_bounds(self, run: str, *names: str) -> tuple[Totals, list[Array]]:
         """Return the nats of a run, and the two estimates of each of these further bounds, (S, N, 2)."""
         (trainings,) = pair_trainings(self.params, run)
-        evaluation, known = self.read_evaluations(trainings, None), list(self.params.runs[run].evaluate.bounds)
-        return evaluation.totals, [evaluation.bounds[:, :, known.index(name)] for name in names]
+        evaluation, available = self.read_evaluations(trainings, None), list(self.params.runs[run].evaluate.bounds)
+        return evaluation.totals, [evaluation.bounds[:, :, available.index(name)] for name in names]
 
 
 def claims_table(measures: Measures) -> pl.DataFrame:
@@ -179,7 +179,7 @@ def _format_region(region: Region) -> str:
 
 
 def _command(params: Params, measure: Any) -> str:
-    """Return what makes the results of a claim, with everything before them, and then the table."""
+    """Return the command that makes the results of a claim and then the table."""
     runs = list(dict.fromkeys((measure.run, getattr(measure, "baseline", measure.run))))
     runs = [run for run in runs if run in params.runs]
     suffixes = [name.removeprefix(runs[0]) for name in params.replicates()[runs[0]]]

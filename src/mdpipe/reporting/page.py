@@ -29,7 +29,7 @@ MAX_COLUMNS = 12
 
 @dataclass(frozen=True)
 class PageImage:
-    """The bytes of a PNG or GIF file, what it shows, and the classes of its images in rows, if they have any."""
+    """The bytes of a PNG or GIF file, its caption, and the classes of its images in rows, if there are any."""
 
     content: bytes
     caption: str
@@ -53,7 +53,7 @@ class PageImage:
 
 @dataclass(frozen=True)
 class SampleGallery:
-    """The samples of a run: images, text and filled texts, each of which may be empty, and the files they are from.
+    """The samples of a run: images, text and filled texts, each of which may be empty, and their files.
 
     A filled text is a held-out one with a filled span, in the parts `before`, `original`, `filled` and `after`.
     """
@@ -151,7 +151,7 @@ def report_page(report: Report) -> str:
 
 
 def model_card(run: str, report: Report) -> str:
-    """Render card.md.j2: what a model is, how it was trained, and its numbers, in the Markdown of a model hub."""
+    """Render card.md.j2: the model, its training and its numbers, in the Markdown of a model hub."""
 
     def rows(name: str) -> pl.DataFrame:
         return report.tables[name].filter(run=run)
@@ -175,7 +175,7 @@ def model_card(run: str, report: Report) -> str:
 
 
 def _code(html: Markup) -> Markup:
-    """Show what is between backticks as code; the text is escaped already."""
+    """Show text between backticks as code; the text is escaped already."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(html)))  # Markup would escape the tags
 
 

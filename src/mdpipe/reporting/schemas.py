@@ -56,7 +56,7 @@ ZERO_SHOT = {**texts("run", "source", "protocol", "dataset", "tokenizer"), **BOU
 """Columns of a row per run, source and protocol, the packing of the source; `content_hash` hashes its documents."""
 
 HELD_OUT_COLUMNS, OTHER_TEXT_COLUMNS = ("dataset", "split"), ("source", "protocol", "dataset", "tokenizer", "split")
-"""The columns that say what a bound is of, with its run."""
+"""The columns that, with the run, identify a bound."""
 
 COMPARISON = {
     **texts("baseline", "baseline_class_cond"),
@@ -158,7 +158,7 @@ IMAGE_RUN = {
 """`split` is the held-out split. Only rows with equal `feature_network_sha256` and numbers of images compare."""
 IMAGE_QUALITY = texts("run", "dataset") | IMAGE_SETS | IMAGE_MEASURES | IMAGE_RUN
 NOT_OF_A_RUN = {"training", "held_out", "noise"}
-"""Sets of images that no run made: their rows have no fields of one."""
+"""Sets of images that are not samples of a run: the fields of a run are null in their rows."""
 
 FILE = "its file"
 """The column of the file that has the numbers of a row, in tables and frames for the page; no run can have its name."""
@@ -282,7 +282,7 @@ def to_texts(table: pl.DataFrame, columns: Columns) -> pl.DataFrame:
 
 
 def without_replicates(table: pl.DataFrame) -> pl.DataFrame:
-    """Return one row for each run of params.yaml, and the references: what a person reads."""
+    """Return one row per run of params.yaml, and the references, without single trainings of runs with seeds."""
     return table.filter(pl.col("replicate_of").is_null()) if "replicate_of" in table.columns else table
 
 
@@ -304,8 +304,8 @@ def _displayed_columns(frame: pl.DataFrame, complete: bool) -> list[str]:
         hidden |= {name for name in frame.columns if frame[name].null_count() == frame.height}
     last = LAST if "num_parameters" in frame.columns else ()
     first = (BOUND_FIRST if is_bounds else FIRST_ON_PAGE) if complete and "run" in frame.columns else FIRST
-    place = {name: number for number, name in enumerate(first)}
-    names = sorted(frame.columns, key=lambda name: (place.get(name, len(place)), name in csv_only, name in last))
+    position = {name: number for number, name in enumerate(first)}
+    names = sorted(frame.columns, key=lambda name: (position.get(name, len(position)), name in csv_only, name in last))
     return [name for name in names if name not in hidden]
 
 

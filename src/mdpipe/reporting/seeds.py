@@ -74,7 +74,7 @@ class Measured:
         return (math.exp(value), math.exp(low), math.exp(high)) if self.is_log else (value, low, high)
 
     @classmethod
-    def of(cls, estimate: SeedsEstimate, seeds: int) -> "Measured":
+    def from_estimate(cls, estimate: SeedsEstimate, seeds: int) -> "Measured":
         """Return the estimate over `seeds` trainings."""
         return cls(
             estimate.value, estimate.stderr, estimate.stderr_seeds, seeds, estimate.stderr_examples, estimate.clusters
@@ -117,7 +117,7 @@ def pair_trainings(params: Params, *runs: str) -> list[list[str]]:
 
 def measure_bits(totals: Array, sizes: NDArray[np.int64], clusters: NDArray[np.integer] | None) -> Measured:
     """Return the mean bits per token of nats or of differences of nats (S, N), paired over trainings and examples."""
-    return Measured.of(seeds_estimate(totals, sizes, clusters).scale(1 / math.log(2)), len(totals))
+    return Measured.from_estimate(seeds_estimate(totals, sizes, clusters).scale(1 / math.log(2)), len(totals))
 
 
 def difference_of_means(first: Totals, second: Totals) -> Measured:
@@ -157,7 +157,7 @@ def variance_ratio(first: Array, second: Array, clusters: NDArray[np.integer] | 
     means = [float(square.mean()) for square in squares]
     influence = squares[0] / means[0] - squares[1] / means[1]
     estimate = seeds_estimate(influence, np.ones(first.shape[1], dtype=np.int64), clusters)
-    return replace(Measured.of(estimate, len(first)), value=math.log(means[0] / means[1]), is_log=True)
+    return replace(Measured.from_estimate(estimate, len(first)), value=math.log(means[0] / means[1]), is_log=True)
 
 
 def exponent(
@@ -180,7 +180,7 @@ def exponent(
     with np.errstate(invalid="ignore", divide="ignore"):
         value = float(weights @ np.log(means))
     influence = np.tensordot(weights / means, excess, axes=1)
-    return replace(Measured.of(seeds_estimate(influence, sizes, clusters), excess.shape[1]), value=value)
+    return replace(Measured.from_estimate(seeds_estimate(influence, sizes, clusters), excess.shape[1]), value=value)
 
 
 def mean_log_ratio(first: Array, second: Array) -> Measured:

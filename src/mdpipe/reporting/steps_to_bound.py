@@ -168,7 +168,7 @@ def _row(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, Any]
         if run is not baseline and all(pair)
     }
     if run.difference is not None:
-        compared["difference"] = Measured.of(run.difference, len(run.steps))
+        compared["difference"] = Measured.from_estimate(run.difference, len(run.steps))
         row["difference_p"] = decide(compared["difference"], None, 0.0).p
     for name, measured in compared.items():
         row |= zip(_interval(name), measured.value_and_interval, strict=True)

@@ -126,12 +126,12 @@ def image_quality_table(records: Iterable[Record]) -> pl.DataFrame:
     rows = []
     for record in records:
         where = f"records/image_quality of run {record.get('run')!r}"
-        described = {name: value for name, value in record.items() if name != "rows"}
-        of_run = check_record(described, schemas.IMAGE_RUN, where, optional={"class_cond"})
-        of_none = of_run | dict.fromkeys(("run", "sampler", "class_cond", "nfe", "seed"))
+        fields = {name: value for name, value in record.items() if name != "rows"}
+        run_fields = check_record(fields, schemas.IMAGE_RUN, where, optional={"class_cond"})
+        shared_fields = run_fields | dict.fromkeys(("run", "sampler", "class_cond", "nfe", "seed"))
         for measured in record.get("rows", []):
             row = check_record(measured, schema, where, optional={*schemas.IMAGE_MEASURES, *of_sampler})
-            rows.append((of_none if row["images"] in schemas.NOT_OF_A_RUN else of_run) | row)
+            rows.append((shared_fields if row["images"] in schemas.NOT_OF_A_RUN else run_fields) | row)
     table = pl.DataFrame(rows, schema=schemas.IMAGE_QUALITY)
     return table.unique(maintain_order=True).sort("dataset", "run", "images", "reference", nulls_last=True)
 
@@ -178,22 +178,22 @@ def with_means(
     """
     run_of = {name: run for run, names in replicates.items() if len(names) > 1 for name in names}
     run, is_replicate = pl.col("run"), pl.col("replicate_of").is_not_null()
-    single = table.with_columns(
+    rows = table.with_columns(
         replicate_of=run.replace_strict(run_of, default=None, return_dtype=pl.String),
         seeds=pl.when(run.is_not_null()).then(pl.lit(1, pl.Int64)),
         seeds_stderr=pl.lit(None, pl.Float64),
     )
     errors = evaluation_errors or {}
-    of_run = single.filter(is_replicate).partition_by("replicate_of", *key, maintain_order=True)
+    by_run = rows.filter(is_replicate).partition_by("replicate_of", *key, maintain_order=True)
     means = [
         _mean_row(trainings, errors.get(trainings[0]["replicate_of"]))
-        for trainings in (frame.rows(named=True) for frame in of_run)
+        for trainings in (frame.rows(named=True) for frame in by_run)
     ]
-    uncompared = [pl.when(~is_replicate).then(name).alias(name) for name in schemas.COMPARISON if name in table.columns]
+    comparison = [pl.when(~is_replicate).then(name).alias(name) for name in schemas.COMPARISON if name in table.columns]
     at = table.columns.index("stderr") + 1
     order = {name: number for number, name in enumerate(run_of)}
     position = run.replace_strict(order, default=0, return_dtype=pl.Int64)
-    with_means = pl.concat([single.with_columns(uncompared), pl.DataFrame(means, schema=single.schema)])
+    with_means = pl.concat([rows.with_columns(comparison), pl.DataFrame(means, schema=rows.schema)])
     return round_floats(
         with_means.select(*table.columns[:at], *schemas.SEEDS, *table.columns[at:]).sort(
             [*key, pl.coalesce("replicate_of", "run"), is_replicate, position, "estimator"], nulls_last=True
@@ -231,8 +231,8 @@ def _check_frame(frame: pl.DataFrame, schema: Schema, where: str, optional: Set[
 def _comparisons(models: pl.DataFrame, differences: Iterable[Record]) -> pl.DataFrame:
     """Return the `COMPARISON` of each run that has one."""
     compared = pl.DataFrame([*differences], schema=texts("run") | schemas.COMPARISON)
-    if several := compared.filter(pl.col("run").is_duplicated())["run"].to_list():
-        raise MetricsError(f"run {several[0]!r} has two comparisons, and its row of the table shows one; remove one")
+    if duplicates := compared.filter(pl.col("run").is_duplicated())["run"].to_list():
+        raise MetricsError(f"run {duplicates[0]!r} has two comparisons, and its row of the table shows one; remove one")
     baselines = models.select(baseline="run", baseline_class_cond="class_cond")
     return compared.drop("baseline_class_cond").join(baselines, on="baseline", how="left")
 
@@ -285,5 +285,5 @@ def _mean_row(trainings: Sequence[Mapping[str, Any]], stderr: float | None) -> d
         elif all(value == first[name] for value in values):
             mean[name] = first[name]
     seeds_stderr = stdev(row["value"] for row in trainings) / math.sqrt(len(trainings))
-    own = {"run": first["replicate_of"], "replicate_of": None, "seed": None, "seeds": len(trainings)}
-    return {**mean, **own, "seeds_stderr": seeds_stderr}
+    identity = {"run": first["replicate_of"], "replicate_of": None, "seed": None, "seeds": len(trainings)}
+    return {**mean, **identity, "seeds_stderr": seeds_stderr}

@@ -58,29 +58,29 @@ def _path(path: Path, *columns: str | pl.Expr) -> pl.Expr:
     return pl.format(str(path), *columns)
 
 
-def _of_means(table: str, *of_rows: pl.Expr) -> pl.Expr:
+def _file_of_means(table: str, *of_rows: pl.Expr) -> pl.Expr:
     """Return the CSV file for means over seeds, and otherwise the first file that a row has."""
     return pl.when(pl.col("seeds") > 1).then(pl.lit(f"{paths.RESULTS}/{table}.csv")).otherwise(pl.coalesce(*of_rows))
 
 
-def _any_run(*columns: str) -> pl.Expr:
+def _first_run(*columns: str) -> pl.Expr:
     """Return the row's run, or the first one with the same columns, whose file a row without a run is in, too."""
     return pl.col("run").fill_null(pl.col("run").drop_nulls().first().over(columns))
 
 
 FILES = {
-    "likelihood": _of_means(
+    "likelihood": _file_of_means(
         "likelihood", _path(paths.metrics("evaluate", "{}"), "run"), _path(paths.record("encode", "{}"), "dataset")
     ),
-    "zero_shot": _of_means(
+    "zero_shot": _file_of_means(
         "zero_shot",
         _path(paths.metrics("zero_shot", "{}-{}"), "run", "source"),
-        _path(paths.record("zero_shot", "{}-{}"), _any_run("source", "dataset"), "source"),
+        _path(paths.record("zero_shot", "{}-{}"), _first_run("source", "dataset"), "source"),
     ),
     "datasets": _path(paths.record("encode", "{}"), "dataset"),
     "samples": _path(paths.metrics("sample", "{}"), "run"),
     "samplers": _path(paths.plot("samplers", "{}"), "run"),
-    "image_quality": _path(paths.record("image_quality", "{}"), _any_run("dataset", "features")),
+    "image_quality": _path(paths.record("image_quality", "{}"), _first_run("dataset", "features")),
     "steps_to_bound": _path(paths.plot("curves", "{}"), "run"),
     "training": _path(paths.metrics("train", "{}"), "run"),
     "published": pl.lit(str(paths.PUBLISHED)),
@@ -145,8 +145,7 @@ def report(params: Params) -> None:
     files |= {f"{name}.svg": figure.to_svg() for name, figure in content.figures.items()}
     files |= {f"cards/{run}.md": model_card(run, content) for run in runs}
     if params.steps_to_bound:
-        files |= {"steps_to_bound.csv": steps.write_csv()}
-        files |= {"steps_to_bound.md": to_markdown(to_texts(steps, DISPLAYED_STEPS))}
+        files |= {"steps_to_bound.csv": steps.write_csv(), "steps_to_bound.md": to_markdown(shown["steps_to_bound"])}
     if params.claims:
         files |= {"claims.csv": claims.write_csv(), "claims.md": claims_markdown(claims)}
     with atomic_dir(paths.REPORT) as folder:
@@ -161,7 +160,7 @@ def _results(params: Params) -> dict[str, pl.DataFrame]:
     encodings = [read_record(paths.record("encode", dataset)) for dataset in params.datasets]
     differences = [_difference(params, pair) for pair in params.comparisons]
     likelihood = tables.likelihood_table(_records("evaluate", params.runs), encodings, differences)
-    errors = {run: _over_seeds(names).stderr_evaluation for run, names in replicates.items() if len(names) > 1}
+    errors = {run: _estimate_over_seeds(names).stderr_evaluation for run, names in replicates.items() if len(names) > 1}
     pairs = [f"{run}-{source}" for run in params.zero_shot.runs for source in params.zero_shot.sources]
     zero_shot = tables.zero_shot_table(_records("zero_shot", pairs))
     compared = {run: pl.read_csv(paths.plot("samplers", run)) for run in params.samplers.runs}
@@ -209,7 +208,7 @@ def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
     """
     names, baselines = pair_trainings(params, pair.run, pair.baseline)
     if len(names) > 1:
-        estimate, trainings = _over_seeds(names, baselines), f"{len(names)} trainings each"
+        estimate, trainings = _estimate_over_seeds(names, baselines), f"{len(names)} trainings each"
         names_of_errors = ("stderr", "stderr_evaluation", "stderr_seeds")
         errors = {f"difference_{name}": getattr(estimate, name) for name in names_of_errors}
         return pair.model_dump() | {"difference": estimate.value, "trainings": trainings} | errors
@@ -237,8 +236,8 @@ def _steps_to_bound(params: Params, curves: Mapping[str, pl.DataFrame], costs: M
             train_steps=run.train.steps,
             steps=[first_crossing(list(at), list(bits), section.bits) for at, bits in points],
             cpu_seconds=known if len(known) == len(names) else [],
-            final=_over_seeds(names) if has_seeds else read_record(paths.metrics("evaluate", name))["value"],
-            difference=_over_seeds(names, baselines) if has_seeds and not is_baseline else None,
+            final=_estimate_over_seeds(names) if has_seeds else read_record(paths.metrics("evaluate", name))["value"],
+            difference=_estimate_over_seeds(names, baselines) if has_seeds and not is_baseline else None,
         )
 
 
@@ -248,7 +247,7 @@ def _get_training_settings(run: Run) -> dict[str, Any]:
     return run.model_dump(mode="json", include={"objective", "class_cond", "network", "train"}, exclude=validation)
 
 
-def _over_seeds(names: Sequence[str], baselines: Sequence[str] = ()) -> SeedsEstimate:
+def _estimate_over_seeds(names: Sequence[str], baselines: Sequence[str] = ()) -> SeedsEstimate:
     """Return the bits per token of trainings, or minus those of their baselines."""
     totals = read_evaluations(names).totals
     nats = totals.nats - read_evaluations(baselines).totals.nats if baselines else totals.nats
