@@ -3,16 +3,14 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 import yaml
-from PIL import Image
 
-from mdpipe.reporting.charts import likelihood_chart, training_charts
+from mdpipe.reporting.charts import exponents_chart, likelihood_chart, training_charts
 from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
-from mdpipe.reporting.images import encode_png
 from mdpipe.reporting.page import (
     PageImage,
     Report,
@@ -42,11 +40,12 @@ from mdpipe.reporting.tables import (
     with_means,
     zero_shot_table,
 )
-from tests.reporting.browser import CHROMIUM, browser
 from tests.reporting.records import (
     IMAGE_RATES,
     encoding,
     evaluation,
+    exponents_frame,
+    rate,
     sample,
     scored,
     scored_frame,
@@ -56,7 +55,7 @@ from tests.reporting.records import (
 
 pytestmark = pytest.mark.slow
 
-VOID = {"meta", "img", "br", "wbr"}
+VOID = {"meta", "img", "br", "wbr", "input"}
 EVIL = "<script>\"&'</script>"
 PATH = "metrics/evaluate/pieces.json"
 MD5 = "0cc175b9c0f1b6a831c399e269772661"
@@ -80,29 +79,6 @@ CALIBRATION_ROWS = pl.DataFrame(
         "calibration_error": [0.0, 0.1, 0.1],
     }
 )
-
-
-CLICK_A_MARK_OF_EACH_CHART = """
-window.opened = [];
-HTMLAnchorElement.prototype.dispatchEvent = function () { window.opened.push(this.getAttribute("href")); };
-const marks = [...document.querySelectorAll(".vega")].map(
-  panel => [...panel.querySelectorAll("path")].find(mark => mark.__data__?.href));
-const linked = marks.filter(mark => mark);
-linked.forEach(mark => mark.dispatchEvent(new MouseEvent("click", {bubbles: true})));
-linked.length
-"""
-"""Vega follows a link by a click on an anchor that it makes; the number of charts with links is returned."""
-
-
-CLIPPED_TEXTS = """
-[...document.querySelectorAll(".vega svg")].flatMap(svg => {
-  const end = svg.getBoundingClientRect();
-  return [...svg.querySelectorAll("text")].filter(text => {
-    const at = text.getBoundingClientRect();
-    return at.width && (at.left < end.left - 1 || at.right > end.right + 1);
-  }).map(text => text.textContent);
-})
-"""
 
 
 class Outline(HTMLParser):
@@ -157,8 +133,7 @@ def report(run: str = "pieces", name: str = "digits") -> Report:
         for frame in (MASK_FRACTION_ROWS, POSITION_ROWS, CALIBRATION_ROWS)
     )
     return Report(
-        run={"run": Sourced("recorded run", PATH), "wall time": Sourced("31 minutes", PATH)},
-        made_by={"commit": Sourced("cd3c4b6, `mdpipe bench stages`")},
+        facts={"wall time": Sourced("31 minutes", PATH), "commit": Sourced("cd3c4b6, `mdpipe bench stages`")},
         tables=tables,
         settings=settings_table({run: {"train": {"steps": 5}}, "other": {"train": {"steps": 6, "note": name}}}),
         figures={
@@ -225,7 +200,7 @@ def test_tables_have_every_column_that_is_not_empty(page: str) -> None:
 
 def test_important_columns_come_first_and_references_have_names(page: str) -> None:
     shown = to_display(report().tables["likelihood"], complete=True)
-    assert shown.headings[:4] == ["run", "value", "unit", "estimator"]
+    assert shown.headings[:6] == ["run", "value", "unit", "estimator", "dataset", "split"]
     after = shown.headings.index("parameters") + 1  # The columns that otherwise only the CSV file has.
     assert {"modality", "stderr mc", "clusters", "tokens", "seed"} <= set(shown.headings[after:])
     assert [row[0] for row in shown.rows] == ["pieces", "png", "unigram", "webp"]
@@ -235,7 +210,9 @@ def test_important_columns_come_first_and_references_have_names(page: str) -> No
 def test_numbers_samples_facts_and_definitions_are_there(outline: Outline) -> None:
     terms = [term for term, _ in definitions()]
     for expected in (
-        "Runs: 1. Fewest bits on held-out data: 2.21 ± 0.02 bits/dim on digits (pieces).",
+        "This page compares 1 run on 1 data set.",
+        "lower is better",
+        "Lowest on digits (test split): pieces with 2.21 ± 0.02 bits/dim.",
         "31 minutes",
         "the cat sat",
         "the dog sat",
@@ -257,11 +234,68 @@ def test_classes_are_named_by_column_if_all_rows_agree() -> None:
     assert PageImage(PNG, "", ["a", "b", "b", "a"], columns=2).class_caption == "Classes, row by row: a, b; b, a"
 
 
-def test_differing_settings_are_apart_from_shared_ones(page: str) -> None:
-    page = page.replace("<wbr>", "")
-    differ, same = page.split("Settings that all runs share", 1)
-    assert "train.steps" in differ
-    assert "train.steps" not in same.split("</details>")[0]
+def test_results_come_before_settings_and_graph(page: str) -> None:
+    titles = [heading["id"] for heading in Outline(page).all("h2")]
+    assert titles[:4] == ["likelihood", "zero-shot", "training", "samples"]
+    assert titles[-1] == "settings"
+    assert re.findall(r'href="#([^"]*)"', page.split("<nav")[1].split("</nav>")[0]) == titles
+
+
+def settings_rows(runs: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the rows of the tables of differing and of common settings."""
+    page = report_page(replace(report(), settings=settings_table(runs))).replace("<wbr>", "")
+    section = page.split('id="settings"')[1]
+    rows = re.findall(r'<th scope="row"><span>(.*?)</span></th>(.*?)</tr>', section, re.DOTALL)
+    values = [(name, ", ".join(re.findall(r"<td[^>]*>(.*?)</td>", cells))) for name, cells in rows]
+    same = section.index("Settings with one value")
+    count = len(re.findall('<th scope="row">', section[:same]))
+    return dict(values[:count]), dict(values[count:])
+
+
+def test_only_settings_with_several_values_differ() -> None:
+    """A setting that a run does not have is no value, but null is one, also if it is the section's."""
+    small = {"train": {"steps": 5, "rate": 1e-3}, "sample": {"top_k": None}, "network": {"kind": "a"}, "cond": None}
+    large = {"train": {"steps": 6, "rate": 1e-3}, "sample": {"top_k": 9}, "network": {"kind": "b", "size": 3}}
+    differ, same = settings_rows({"small": small, "large": large | {"cond": {"dropout": 0.1}}})
+    assert differ == {
+        "cond.dropout": "none, 0.1",
+        "network.kind": "a, b",
+        "sample.top_k": "none, 9",
+        "train.steps": "5, 6",
+    }
+    assert same == {"network.size": "3, 1 of 2", "train.rate": "0.001, 2 of 2"}
+
+
+def test_axes_of_calibration_have_quantity_and_unit() -> None:
+    (spec,) = report().by_dataset["calibration"]["digits"].to_specs()
+    layers = [layer["encoding"] for layer in spec["layer"]]
+    for axis, title in (
+        ("x", "probability of the most probable token (%)"),
+        ("y", "how often it is the true token (%)"),
+    ):
+        assert title in [encoding[axis].get("title") for encoding in layers]
+
+
+def test_marks_of_learned_schedules_are_explained() -> None:
+    """The gray line and the labels, on the page only: the figure has them without a legend."""
+    exponents = exponents_frame(["a", " "], [0.5, 1.5]).with_columns(run=pl.lit("pieces"))
+    chart = exponents_chart({"pieces": exponents}, {"pieces": False})
+    page = report_page(replace(report(), figures={"exponents": chart}))
+    assert "The gray line is the mean over all tokens of the run" in page
+    assert "␣ is a space" in page
+
+
+def test_a_run_worse_than_unigram_has_a_note(page: str) -> None:
+    assert "how frequent each symbol is" not in page
+    rates = [rate("unigram", "bits/dim", 2.2, 0.02)]
+    worse = with_means(
+        likelihood_table([evaluation("pieces", "digits")], [encoding("digits", rates)]),
+        {"pieces": ["pieces"]},
+        HELD_OUT_COLUMNS,
+    )
+    text = Outline(report_page(replace(report(), tables=report().tables | {"likelihood": with_file(worse)}))).text
+    note = "pieces needs more bits than a model that only knows how frequent each symbol is"
+    assert f"{note}: 2.213 bits/dim on digits, not 2.2." in text
 
 
 def test_a_screen_reader_finds_language_regions_and_headings(outline: Outline) -> None:
@@ -273,14 +307,14 @@ def test_a_screen_reader_finds_language_regions_and_headings(outline: Outline) -
 
 def test_commands_in_the_facts_are_code(outline: Outline) -> None:
     assert "cd3c4b6, mdpipe bench stages" in outline.text
-    assert "`" not in outline.text.split("Settings that")[0]
+    assert "`" not in outline.text
 
 
 def test_empty_sections_are_left_out() -> None:
     full = report()
     empty = replace(full, tables={}, figures={}, by_dataset={name: {} for name in full.by_dataset}, galleries=[])
     titles = [heading["id"] for heading in Outline(report_page(empty)).all("h2")]
-    assert titles == ["runs", "how-the-numbers-are-made", "params"]
+    assert titles == ["what-the-numbers-mean", "settings"]
 
 
 def test_a_suite_without_published_data_says_so() -> None:
@@ -293,70 +327,12 @@ def test_a_suite_without_published_data_says_so() -> None:
 def test_names_and_texts_cannot_become_markup() -> None:
     filled = [dict.fromkeys(FILLED, EVIL)]
     gallery = SampleGallery(EVIL, [PageImage(PNG, EVIL, [EVIL])], text=EVIL, infilling=filled)
-    hostile = replace(report(EVIL, EVIL), galleries=[gallery], params=EVIL, run={EVIL: Sourced(EVIL, PATH)})
+    hostile = replace(report(EVIL, EVIL), galleries=[gallery], params=EVIL, facts={EVIL: Sourced(EVIL, PATH)})
     outline = Outline(report_page(hostile))
     scripts = [script.get("type") for script in outline.all("script")]
     assert scripts.count("module") == 1
     assert set(scripts) == {"module", "application/json"}
     assert outline.text.count(EVIL) >= 12
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-@pytest.mark.parametrize("width", [1400, 390])
-def test_a_browser_finds_no_error_and_asks_for_no_other_file(width: int, tmp_path: Path) -> None:
-    path = tmp_path / "report" / "index.html"
-    path.parent.mkdir()
-    path.write_text(report_page(report(EVIL)), encoding="utf-8")
-    with browser(tmp_path / "profile") as tab:
-        for dark in (False, True):
-            tab.open(path, width=width, dark=dark)
-            background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-            assert background == ("rgb(18, 21, 27)" if dark else "rgb(255, 255, 255)")
-        assert tab.evaluate("document.documentElement.scrollWidth") == width
-        assert tab.evaluate(CLIPPED_TEXTS) == []
-        figures = "[...document.querySelectorAll('.vega svg')]"
-        assert tab.evaluate(f"{figures}.filter(x => x.getBoundingClientRect().right > innerWidth).length") == 0
-        assert tab.evaluate(f"{figures}.length") == panel_count(report())
-        assert tab.evaluate(CLICK_A_MARK_OF_EACH_CHART) == panel_count(report())
-        assert tab.evaluate("window.opened") == [f"../{PATH}"] * panel_count(report())
-        headers = "[...document.querySelectorAll('.sortable tbody th')].map(x => x.offsetWidth)"
-        assert max(tab.evaluate(headers)) < max(0.45 * width, 200)
-        assert {request for request in tab.requests if not request.startswith("data:")} == {path.as_uri()}
-        assert tab.problems == []
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_real_images_are_next_to_wide_samples(tmp_path: Path) -> None:
-    wide = PageImage(encode_png(Image.new("L", (684, 276))), "wide")
-    path = tmp_path / "index.html"
-    path.write_text(report_page(replace(report(), galleries=[SampleGallery("digits", [wide, wide])])), encoding="utf-8")
-    with browser(tmp_path / "profile") as tab:
-        tab.open(path, width=1400)
-        assert len(set(tab.evaluate("[...document.querySelectorAll('.gallery figure')].map(x => x.offsetTop)"))) == 1
-
-
-def panel_count(content: Report) -> int:
-    charts = (content.figures, *content.by_dataset.values())
-    return sum(len(chart.panels) for of_kind in charts for chart in of_kind.values())
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_a_click_sorts_by_value_and_keeps_empty_cells_last(tmp_path: Path) -> None:
-    path = tmp_path / "index.html"
-    path.write_text(report_page(report()), encoding="utf-8")
-    cells = "[...document.querySelector('#likelihood ~ .scroll tbody').rows].map(row => row.cells[AT].innerText)"
-    heading = "document.querySelector('#likelihood ~ .scroll').querySelectorAll('th button')[AT].click()"
-    with browser(tmp_path / "profile") as tab:
-        tab.open(path, width=1400)
-        names = tab.evaluate("[...document.querySelectorAll('#likelihood ~ .scroll th button')].map(x => x.innerText)")
-        value, error = str(names.index("value")), str(names.index("stderr mc"))
-        for expected in (["2.21 ± 0.02", "3.30 ± 0.02", "3.700", "4.120"],) * 2:
-            tab.evaluate(heading.replace("AT", value))
-            found = tab.evaluate(cells.replace("AT", value))
-            assert found in (expected, expected[::-1])
-        assert found == expected[::-1]
-        tab.evaluate(heading.replace("AT", error))
-        assert tab.evaluate(cells.replace("AT", error))[1:] == [""] * 3
 
 
 def test_a_card_has_the_runs_numbers_and_valid_metadata() -> None:

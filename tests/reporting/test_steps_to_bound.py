@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from mdpipe.evaluation.estimate import SeedsEstimate
-from mdpipe.reporting.schemas import to_markdown
+from mdpipe.reporting.schemas import to_markdown, to_texts
 from mdpipe.reporting.seeds import mean_log_ratio
 from mdpipe.reporting.steps_to_bound import (
+    DISPLAYED_STEPS,
     STEPS_TO_BOUND,
     RunSteps,
     changed_settings,
     first_crossing,
     steps_table,
-    steps_to_display,
 )
 
 T_2 = 4.302653
@@ -133,7 +133,7 @@ def test_a_run_that_misses_the_bound_says_so(steps, text):
     assert row["reached"] == sum(step is not None for step in steps)
     assert [row[name] for name in ("steps", "steps_ratio", "cpu_seconds", "cpu_ratio")] == [None] * 4
     assert row["difference"] == -0.25
-    assert steps_to_display(table)["steps to the bound"].to_list() == ["500 ± 60", text]
+    assert to_texts(table, DISPLAYED_STEPS)["steps to the bound"].to_list() == ["500 ± 60", text]
 
 
 def test_a_baseline_that_misses_the_bound_leaves_no_ratio():
@@ -147,13 +147,13 @@ def test_one_training_each_has_ratios_without_intervals():
     table = steps_table([paper, run_steps("muon", [100.0], difference=None, final=3.75, cpu_seconds=[])])
     row = table.row(1, named=True)
     assert (row["steps_ratio"], row["steps_ratio_low"], row["steps_stderr"], row["stderr"]) == (0.25, None, None, None)
-    shown = steps_to_display(table)
+    shown = to_texts(table, DISPLAYED_STEPS)
     assert shown["ratio"].to_list() == ["", "0.25"]
     assert "final difference" not in shown.columns and "p" not in shown.columns
 
 
 def test_a_person_reads_errors_and_intervals():
-    shown = steps_to_display(steps_table([PAPER, run_steps("muon", [220.0, 250.0, 270.0])])).row(1, named=True)
+    shown = to_texts(steps_table([PAPER, run_steps("muon", [220.0, 250.0, 270.0])]), DISPLAYED_STEPS).row(1, named=True)
     assert shown["steps to the bound"] == "247 ± 15"
     assert shown["ratio"] == "0.498 (0.388 to 0.639)"
     assert (shown["final bits"], shown["final difference"], shown["p"]) == (
@@ -166,7 +166,7 @@ def test_a_person_reads_errors_and_intervals():
 def test_without_runs_the_table_has_its_columns():
     table = steps_table([])
     assert (table.height, dict(table.schema)) == (0, STEPS_TO_BOUND)
-    assert to_markdown(steps_to_display(table)).startswith("| run | changed from | changes |")
+    assert to_markdown(to_texts(table, DISPLAYED_STEPS)).startswith("| run | changed from | changes |")
 
 
 def test_changes_are_the_settings_that_differ():

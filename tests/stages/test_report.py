@@ -223,8 +223,9 @@ def test_the_headline_names_the_run_with_the_fewest_bits(two_runs: Params) -> No
     report(two_runs)
     file = paths.metrics("evaluate", "chars_ar")
     number = f'<a href="../{file}" title="{file}, MD5 {md5(file.read_bytes()).hexdigest()}">2.25 ± 0.02</a>'
-    sentence = f"Runs: 2. Fewest bits on held-out data: {number} bits/char on docs_chars (chars_ar)."
-    assert sentence in (paths.REPORT / "index.html").read_text(encoding="utf-8")
+    page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
+    assert "This page compares 2 runs on 1 data set." in page
+    assert f"<li>Lowest on docs_chars (test split): chars_ar with {number} bits/char.</li>" in page
 
 
 def test_the_headline_names_references_with_fewer_bits(two_runs: Params) -> None:
@@ -234,9 +235,21 @@ def test_the_headline_names_references_with_fewer_bits(two_runs: Params) -> None
     write_record(records.encoding("docs_chars", rates), paths.record("encode", "docs_chars"))
     report(two_runs)
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
-    headline = re.sub("<[^>]*>", "", page[page.index("Fewest bits") :].split("</p>")[0])
-    expected = "Fewest bits on held-out data: 2.25 ± 0.02 bits/char on docs_chars (chars_ar; fewer: xz with 2.000)."
-    assert headline == expected
+    headline = re.sub("<[^>]*>", "", page[page.index("<li>") :].split("</li>")[0])
+    assert headline.endswith("chars_ar with 2.25 ± 0.02 bits/char. References that are lower: xz with 2.000.")
+
+
+def test_a_run_worse_than_unigram_has_a_note_in_both(two_runs: Params) -> None:
+    for run in two_runs.runs:
+        put_costs(run, [5.0, 8.0, 6.0], [4, 4, 4])
+    for unigram, worse in ((2.6, []), (2.4, ["chars_md4"])):
+        rates = [records.rate("unigram", "bits/char", unigram, 0.01)]
+        write_record(records.encoding("docs_chars", rates), paths.record("encode", "docs_chars"))
+        report(two_runs)
+        notes = (paths.RESULTS / "likelihood.md").read_text().rpartition("|\n")[2]
+        page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
+        for text in (notes, page):
+            assert re.findall(r"(\w+) needs more bits than a model that only knows how frequent", text) == worse
 
 
 def test_every_figure_links_to_the_files_that_it_shows(two_runs: Params) -> None:
@@ -249,9 +262,9 @@ def test_every_figure_links_to_the_files_that_it_shows(two_runs: Params) -> None
     runs = ("chars_ar", "chars_md4")
     expected = [
         [*(f"metrics/evaluate/{run}.json" for run in runs), "records/encode/docs_chars.json"],
+        [f"metrics/curves/{run}.csv" for run in runs],
         [f"metrics/{part}/{run}.csv" for part in ("mask_fraction", "position") for run in runs],
         [f"metrics/calibration/{run}.csv" for run in runs],
-        [f"metrics/curves/{run}.csv" for run in runs],
     ]
     assert shown == expected
     for file in set(chain(*shown)):
@@ -287,10 +300,17 @@ def test_recorded_costs_give_the_speed_of_training(two_runs: Params) -> None:
     put(paths.COSTS, json.dumps({"date": "2026-11-29", "params": two_runs.md5, "machine": machine, "results": results}))
     report(two_runs)
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
-    for fact in ("deadbeef", "2026-11-29", "a CPU, 2 cores", "2 minutes, the sum of 3 stages", "150 tokens/s, 2 runs"):
+    for fact in (
+        "deadbeef",
+        "2026-11-29",
+        "a CPU, 2 cores",
+        "2 minutes, the sum of 3 stages",
+        "150 tokens/s, over 2 runs",
+    ):
         assert fact in page
     report(two_runs.model_copy(update={"seed": 1}))
-    assert "deadbeef" not in (paths.REPORT / "index.html").read_text(encoding="utf-8")
+    page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
+    assert "deadbeef" not in page and "none with these params" in page
 
 
 def put_validations(run: str, bits: list[float]) -> None:

@@ -67,12 +67,12 @@ CONFIG: dict[str, Any] = {
     "text": {"color": "var(--ink)", "fontSize": 12},
     "rule": {"color": "var(--ink)"},
 }
-STATIC_WIDTH, HEIGHT = 330, 190
-"""Pixels of a panel of the SVG file; the page's panels have their column's width."""
+STATIC_WIDTH, HEIGHT, SVG_COLUMNS = 330, 190, 2
+"""Pixels of a panel of the SVG file, and panels in a row; the page's panels have their column's width."""
 BAR_HEIGHT, DOT_HEIGHT = 25, 17
 """Pixels per row."""
 DIGIT_WIDTH, VALUE_GAP = 7.5, 14
-"""Pixels of a character of the values after the bars, and of the gaps around them: the longest bar leaves this room."""
+"""Pixels of a character of the values after the bars, and of the gaps around them: the margin after the longest bar."""
 SMOOTHING = 9
 """Rows of a training curve whose mean is the bold line."""
 MAX_SYMBOLS = 40
@@ -94,16 +94,15 @@ GRAY_LINE: dict[str, Any] = {"color": "var(--gray)", "strokeWidth": 2}
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure of panels next to each other, and the text that says what it shows where it cannot be seen."""
+    """A figure of panels next to each other, and its alternative text."""
 
     panels: Sequence[Panel]
     alt: str
-    columns: int = 2
     files: Sequence[str] = ()
     """The files that its numbers come from."""
 
     def to_specs(self) -> list[dict[str, Any]]:
-        """Return the Vega-Lite specification of each panel, as wide as what it is put into."""
+        """Return the Vega-Lite specification of each panel, as wide as its container."""
         return [
             _specification(panel.properties(width="container", autosize={"type": "fit-x", "contains": "padding"}))
             for panel in self.panels
@@ -115,16 +114,16 @@ class Chart:
         Equal charts give equal bytes.
         """
         panels = (panel.properties(width=STATIC_WIDTH) for panel in self.panels)
-        whole = alt.concat(*panels, columns=self.columns, spacing=30).resolve_scale(
+        figure = alt.concat(*panels, columns=min(SVG_COLUMNS, len(self.panels)), spacing=30).resolve_scale(
             color="independent", shape="independent"
         )
-        specification = _specification(whole.properties(description=self.alt))
+        specification = _specification(figure.properties(description=self.alt))
         for layer in (layer for panel in specification["concat"] for layer in panel["layer"]):
             layer["encoding"].pop("href", None)
         svg = vl_convert.vegalite_to_svg(specification)
-        head, rest = svg.split(">", 1)
+        opening, rest = svg.split(">", 1)
         title = Environment(autoescape=True).from_string("<title>{{ alt }}</title>").render(alt=self.alt)
-        return f"{head}>{title}<style>{color_scheme()}</style>{rest}"
+        return f"{opening}>{title}<style>{color_scheme()}</style>{rest}"
 
 
 def color_scheme() -> str:
@@ -156,7 +155,7 @@ def link_marks(marks: alt.Chart, field: str, frame: pl.DataFrame) -> alt.Chart:
 
 
 def hover_points(base: alt.Chart, frame: pl.DataFrame) -> alt.Chart:
-    """Return points of a line that cannot be seen, for tooltips and links."""
+    """Return invisible points of a line, for tooltips and links."""
     return link_marks(base.mark_point(opacity=0, size=80), "run", frame)
 
 
@@ -165,9 +164,9 @@ def y_axis(field: str, title: str) -> alt.Y:
     return alt.Y(field, title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
 
 
-def run_colors(runs: Sequence[str], shown: Sequence[str] | None = None) -> alt.Color:
-    """Return a color per run, with lines in the legend, which has only the runs that are `shown` in the panel."""
-    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=3, values=shown or runs)
+def run_colors(runs: Sequence[str], in_legend: Sequence[str] | None = None) -> alt.Color:
+    """Return a color per run; the legend shows lines of the runs `in_legend`, or of all."""
+    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=3, values=in_legend or runs)
     return alt.Color("run:N", scale=alt.Scale(domain=runs, range=SERIES), legend=legend)
 
 
@@ -191,8 +190,8 @@ def likelihood_chart(likelihood: pl.DataFrame) -> Chart:
     reference without a rate in that unit is left out. A bound given the class label says so after its name.
     """
     frames = likelihood.partition_by("dataset", "split", maintain_order=True)
-    what = "Bits of every run (blue) and reference (gray); fewer are better."
-    return Chart([_bars(frame) for frame in frames], what, files=sorted(files_of(likelihood)))
+    description = "Bits of every run (blue) and reference (gray); fewer are better."
+    return Chart([_bars(frame) for frame in frames], description, files=sorted(files_of(likelihood)))
 
 
 def _bars(frame: pl.DataFrame) -> Panel:
@@ -220,8 +219,8 @@ def _bars(frame: pl.DataFrame) -> Panel:
         .rename({"shown": "bits"})
     )
     rows = linked_rows.drop(FILE, strict=False)
-    room = DIGIT_WIDTH * max(map(len, rows["bits"])) + VALUE_GAP
-    end = alt.ExprRef(f"{max(rows['high'])} / max(1 - {room} / (width || {STATIC_WIDTH}), 1 / 2)")  # SVG: no width
+    margin = DIGIT_WIDTH * max(map(len, rows["bits"])) + VALUE_GAP
+    end = alt.ExprRef(f"{max(rows['high'])} / max(1 - {margin} / (width || {STATIC_WIDTH}), 1 / 2)")  # SVG: no width
     base = alt.Chart(rows, height=BAR_HEIGHT * rows.height).encode(
         y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelColor="var(--ink)", ticks=False, domain=False)),
         tooltip=[alt.Tooltip("name:N", title="run"), alt.Tooltip("bits:N", title=unit)],
@@ -268,7 +267,7 @@ def training_charts(curves: Mapping[str, pl.DataFrame], trained: pl.DataFrame) -
             bound; one row per run.
     """
     charts = {}
-    of_runs = pl.concat([curve.select("run", pl.col(f"^{FILE}$")).head(1) for curve in curves.values()])
+    run_files = pl.concat([curve.select("run", pl.col(f"^{FILE}$")).head(1) for curve in curves.values()])
     for frame in trained.partition_by("dataset", maintain_order=True):
         dataset, runs, unit = frame["dataset"][0], frame["run"].to_list(), "/".join(sorted(set(frame["unit"])))
         data = pl.concat([curves[run] for run in runs], how="diagonal_relaxed")
@@ -276,15 +275,15 @@ def training_charts(curves: Mapping[str, pl.DataFrame], trained: pl.DataFrame) -
         for loss in sorted(set(frame["training_loss"])):
             title = _loss_title(loss, unit)
             of_loss = pl.col("run").is_in(frame.filter(training_loss=loss)["run"].to_list())
-            panels.append(_curve(data.filter(of_loss), LOSS, title, runs, of_runs))
+            panels.append(_curve(data.filter(of_loss), LOSS, title, runs, run_files))
         names = [name for name in {**CURVES, **data.schema} if name in data.columns and data[name].count()]
         for name in names:
             if name not in ("step", "run", FILE, LOSS, *ERRORS.values()):
                 title = CURVES.get(name, name) + (f" ({unit})" if name in ERRORS else "")
-                panels.append(_curve(data, name, title, runs, of_runs))
-        what = f"Training on {dataset} of {', '.join(runs)}, by step"
+                panels.append(_curve(data, name, title, runs, run_files))
+        description = f"Training on {dataset} of {', '.join(runs)}, by step"
         errors = "; error bars of validations are one standard error" if ERRORS.keys() & set(names) else ""
-        charts[dataset] = Chart(panels, f"{what}{errors}.", 1, files_of(data))
+        charts[dataset] = Chart(panels, f"{description}{errors}.", files=files_of(data))
     return charts
 
 
@@ -293,7 +292,7 @@ def _loss_title(loss: str, unit: str) -> str:
     return f"training loss ({unit})" if loss == BOUND_LOSS else f"training loss, {loss}"
 
 
-def _curve(data: pl.DataFrame, name: str, title: str, runs: list[str], of_runs: pl.DataFrame) -> Panel:
+def _curve(data: pl.DataFrame, name: str, title: str, runs: list[str], run_files: pl.DataFrame) -> Panel:
     """Show every record as a thin line, and means of up to `SMOOTHING` as a bold one.
 
     Rates stay as they are, and so do values with errors, which have error bars.
@@ -311,7 +310,7 @@ def _curve(data: pl.DataFrame, name: str, title: str, runs: list[str], of_runs: 
         color=color,
         tooltip=["run:N", "step:Q", alt.Tooltip("value:Q", title=title, format=".5g")],
     )
-    marks = [base.mark_line(strokeWidth=2), hover_points(base, of_runs)]
+    marks = [base.mark_line(strokeWidth=2), hover_points(base, run_files)]
     if "stderr" in columns:
         ends = error_bar("value", "stderr")
         bars = (
@@ -336,20 +335,20 @@ def exponents_chart(exponents: Mapping[str, pl.DataFrame], ordered: Mapping[str,
     panels: list[Panel] = []
     frames = [frame for _, frame in sorted(exponents.items())]
     for frame in frames:
-        rows = frame.select(*EXPONENTS, "run", name=as_text(_visible, "symbol"), mean=pl.col("exponent").mean())
+        rows = frame.select(*EXPONENTS, "run", name=as_text(_make_visible, "symbol"), mean=pl.col("exponent").mean())
         count, is_long = rows.height, rows.height > MAX_SYMBOLS
         if is_long and ordered[frame["run"][0]]:
             panels.append(_exponent_curve(rows, frame))
             continue
-        falling = rows.sort("exponent", descending=True, maintain_order=True)
+        descending = rows.sort("exponent", descending=True, maintain_order=True)
         first = EXTREMES if is_long else math.ceil(count / 2)
-        halves = {"largest": falling.head(first), "smallest": falling.tail(min(first, count - first))}
-        panels += [_exponent_dots(half, frame, which) for which, half in halves.items() if half.height]
-    what = f"Exponents of {', '.join(sorted(exponents))}; tokens with a large one are unmasked early."
-    return Chart(panels, what, files=files_of(*frames))
+        parts = {"largest": descending.head(first), "smallest": descending.tail(min(first, count - first))}
+        panels += [_exponent_dots(part, frame, kind) for kind, part in parts.items() if part.height]
+    description = f"Exponents of {', '.join(sorted(exponents))}; tokens with a large one are unmasked early."
+    return Chart(panels, description, files=files_of(*frames))
 
 
-def _exponent_dots(rows: pl.DataFrame, frame: pl.DataFrame, which: str) -> Panel:
+def _exponent_dots(rows: pl.DataFrame, frame: pl.DataFrame, kind: str) -> Panel:
     unique = pl.when(pl.col("name").is_duplicated()).then(pl.format("{} ({})", "name", "token")).otherwise("name")
     scale = alt.Scale(domain=[min(frame["exponent"]), max(frame["exponent"])], zero=False)
     base = alt.Chart(rows.with_columns(name=unique), height=DOT_HEIGHT * rows.height).encode(
@@ -357,7 +356,7 @@ def _exponent_dots(rows: pl.DataFrame, frame: pl.DataFrame, which: str) -> Panel
         y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelColor="var(--ink)", domain=False)),
         tooltip=["name:N", "token:Q", alt.Tooltip("exponent:Q", format=".5g")],
     )
-    note = f"the {rows.height} {which} of {format_number(frame.height)}"
+    note = f"the {rows.height} {kind} of {format_number(frame.height)}"
     return alt.layer(
         alt.Chart(rows.head(1)).mark_rule(**GRAY_LINE).encode(x="mean:Q"),
         link_marks(base.mark_point(filled=True, opacity=1, size=60, color="var(--s0)"), "run", frame),
@@ -379,8 +378,8 @@ def _exponent_curve(rows: pl.DataFrame, frame: pl.DataFrame) -> Panel:
     )
 
 
-def _visible(symbol: str | None) -> str:
-    """Return the symbol in characters that can all be seen, the end of a long one cut off."""
+def _make_visible(symbol: str | None) -> str:
+    """Return the symbol in visible characters; a long one is cut off."""
     marked = "".join(
         VISIBLE.get(letter, letter if letter.isprintable() else letter.encode("unicode_escape").decode())
         for letter in symbol or "(empty)"

@@ -54,10 +54,10 @@ CLAIMS = {
 """Columns of a row per claim. `low` and `high` are the ends of the 95 % interval; `stderr` and `stderr_seeds` of a
 ratio are those of its logarithm times the ratio. A value that could not be estimated is null."""
 
-DISPLAYED: Columns = {
+DISPLAYED_CLAIMS: Columns = {
     "claim": "{statement}",
     "where": "{where}",
-    "paper": lambda row: _format_published(row["published_value"]) + row["published"],
+    "paper": lambda row: ("" if (value := row["published_value"]) is None else f"{value:g}: ") + row["published"],
     "ours": lambda row: "none" if row["value"] is None else format_measurement(row["value"], row["stderr"]),
     "95 % interval": lambda row: f"{_format_end(row, 'low')} to {_format_end(row, 'high')}",
     "agrees if": "{expected}",
@@ -107,8 +107,8 @@ class Measures:
                 trainings = pair_trainings(self.params, config.run, config.baseline)
                 samplers = (config.samplers, config.baseline_samplers)
                 first, second = (
-                    np.array([[fids[name] for name in names] for fids in map(self.read_fids, of_run)])
-                    for of_run, names in zip(trainings, samplers, strict=True)
+                    np.array([[fids[name] for name in names] for fids in map(self.read_fids, runs)])
+                    for runs, names in zip(trainings, samplers, strict=True)
                 )
                 return mean_log_ratio(first, second)
         raise NotImplementedError(config.kind)
@@ -126,8 +126,8 @@ class Measures:
     def _further_bounds(self, run: str, *names: str) -> tuple[Totals, list[Array]]:
         """Return the nats of a run, and the two estimates of each of these further bounds, (S, N, 2)."""
         (trainings,) = pair_trainings(self.params, run)
-        evaluation, known = self.read_evaluations(trainings, None), list(self.params.runs[run].evaluate.bounds)
-        return evaluation.totals, [evaluation.bounds[:, :, known.index(name)] for name in names]
+        evaluation, available = self.read_evaluations(trainings, None), list(self.params.runs[run].evaluate.bounds)
+        return evaluation.totals, [evaluation.bounds[:, :, available.index(name)] for name in names]
 
 
 def claims_table(measures: Measures) -> pl.DataFrame:
@@ -160,15 +160,10 @@ def claims_table(measures: Measures) -> pl.DataFrame:
     return table.with_columns(p_holm=pl.Series(holm(table["p"].to_list()), dtype=pl.Float64))
 
 
-def claims_to_display(table: pl.DataFrame) -> pl.DataFrame:
-    """Return the table of claims for people, all columns as text."""
-    return to_texts(table, DISPLAYED)
-
-
 def claims_markdown(table: pl.DataFrame) -> str:
     """Return the table of claims in Markdown."""
-    displayed = claims_to_display(table).with_columns(command=pl.format("`{}`", "command"))
-    is_numeric = [name in ("ours", "95 % interval", "Holm's p") for name in DISPLAYED]
+    displayed = to_texts(table, DISPLAYED_CLAIMS).with_columns(command=pl.format("`{}`", "command"))
+    is_numeric = [name in ("ours", "95 % interval", "Holm's p") for name in displayed.columns]
     return markdown_table(displayed.columns, displayed.rows(), is_numeric)
 
 
@@ -184,7 +179,7 @@ def _format_region(region: Region) -> str:
 
 
 def _command(params: Params, measure: Any) -> str:
-    """Return what makes the results of a claim, with everything before them, and then the table."""
+    """Return the command that makes the results of a claim and then the table."""
     runs = list(dict.fromkeys((measure.run, getattr(measure, "baseline", measure.run))))
     runs = [run for run in runs if run in params.runs]
     suffixes = [name.removeprefix(runs[0]) for name in params.replicates()[runs[0]]]
@@ -196,10 +191,6 @@ def _command(params: Params, measure: Any) -> str:
     elif isinstance(measure, FIDConfig):
         stages = [f"measure_images@{trainings}"]
     return f"snakemake {' '.join(stages)} report"
-
-
-def _format_published(value: float | None) -> str:
-    return "" if value is None else f"{value:g}: "
 
 
 def _format_end(row: Mapping[str, Any], key: str) -> str:

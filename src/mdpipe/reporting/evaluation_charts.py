@@ -50,8 +50,8 @@ def profile_chart(mask_fractions: pl.DataFrame, positions: pl.DataFrame, unit: s
     ]
     runs = mask_fractions["run"].unique(maintain_order=True)
     errors = "bands of one standard error" if len(runs) <= MAX_BANDS else "standard errors are in the tooltips"
-    what = f"Bits of {', '.join(runs)} by masked fraction and by position; {errors}."
-    return Chart(panels, what, files=files_of(mask_fractions, positions))
+    description = f"Bits of {', '.join(runs)} by masked fraction and by position; {errors}."
+    return Chart(panels, description, files=files_of(mask_fractions, positions))
 
 
 def _bits(frame: pl.DataFrame, x: alt.X, where: str, title: str) -> Panel:
@@ -78,13 +78,13 @@ def calibration_chart(calibration: pl.DataFrame) -> Chart:
     """
     panels = [_reliability(frame, calibration) for frame in calibration.partition_by("run", maintain_order=True)]
     runs = ", ".join(calibration["run"].unique(maintain_order=True))
-    what = "how often the most probable token is the true one, by its probability, for three ranges of masked fractions"
-    return Chart(panels, f"Calibration of {runs}: {what}.", files=files_of(calibration))
+    description = "how often the most probable token is the true one, by its probability and by masked fraction"
+    return Chart(panels, f"Calibration of {runs}: {description}.", files=files_of(calibration))
 
 
 def _reliability(frame: pl.DataFrame, all_runs: pl.DataFrame) -> Panel:
-    run, whole, error = frame.select("run", "mask_fraction", "calibration_error").row(0)
-    rows = frame.filter(pl.col("mask_fraction") != whole).select(
+    run, all_fractions, error = frame.select("run", "mask_fraction", "calibration_error").row(0)
+    rows = frame.filter(pl.col("mask_fraction") != all_fractions).select(
         *("mask_fraction", "confidence", "frequency", "run"),
         **error_bar("frequency", "stderr"),
         tokens=as_text(PERCENT, "weight"),
@@ -94,10 +94,12 @@ def _reliability(frame: pl.DataFrame, all_runs: pl.DataFrame) -> Panel:
     unit = alt.Scale(domain=[0, 1], clamp=True)
     axis = alt.Axis(format="%", tickCount=5)
     base = alt.Chart(rows, height=1.2 * HEIGHT).encode(
-        x=alt.X("confidence:Q", title="probability of the most probable token", scale=unit, axis=axis),
-        y=alt.Y("frequency:Q", title="it is the true one", scale=unit, axis=axis),
+        x=alt.X("confidence:Q", title="probability of the most probable token (%)", scale=unit, axis=axis),
+        y=alt.Y("frequency:Q", title="how often it is the true token (%)", scale=unit, axis=axis),
         color=alt.Color(
-            "mask_fraction:N", scale=alt.Scale(domain=names, range=SERIES[: len(names)]), legend=alt.Legend(columns=3)
+            "mask_fraction:N",
+            scale=alt.Scale(domain=names, range=SERIES[: len(names)]),
+            legend=alt.Legend(columns=3, title="masked fraction", titleColor="var(--muted)", titleFontWeight="normal"),
         ),
         tooltip=[
             *(alt.Tooltip("mask_fraction:N", title="masked fraction"), alt.Tooltip("confidence:Q", format=".1%")),
@@ -129,8 +131,8 @@ def samplers_chart(samplers: pl.DataFrame) -> Chart:
         if frame["temperature"].drop_nulls().n_unique() > 1:
             panels.append(_frontier(frame, samplers))
             by = "NFE and by the samples' entropy over temperatures"
-    what = f"Bits of samples of {', '.join(samplers['run'].unique().sort())} under a reference model, by {by}"
-    return Chart(panels, f"{what}, one line per sampler; gray: held-out data.", files=sorted(files_of(samplers)))
+    description = f"Bits of samples of {', '.join(samplers['run'].unique().sort())} under a reference model, by {by}"
+    return Chart(panels, f"{description}, one line per sampler; gray: held-out data.", files=sorted(files_of(samplers)))
 
 
 def _bits_by_nfe(frame: pl.DataFrame, samplers: pl.DataFrame) -> Panel:
@@ -149,8 +151,8 @@ def _bits_by_nfe(frame: pl.DataFrame, samplers: pl.DataFrame) -> Panel:
 
 
 def _frontier(frame: pl.DataFrame, samplers: pl.DataFrame) -> Panel:
-    most = pl.col("steps").is_null() | (pl.col("steps") == pl.col("steps").max())
-    rows = _sampler_rows(frame.filter(most))
+    has_most_steps = pl.col("steps").is_null() | (pl.col("steps") == pl.col("steps").max())
+    rows = _sampler_rows(frame.filter(has_most_steps))
     title = ["entropy of a sample's tokens, bits", "(repetitive ← → diverse)"]  # Two lines fit on a phone.
     x = alt.X("entropy_per_sample:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
     tooltip = [alt.Tooltip("shown:N", title="held-out data"), alt.Tooltip("entropy:N")]
@@ -168,20 +170,20 @@ def _frontier(frame: pl.DataFrame, samplers: pl.DataFrame) -> Panel:
 
 def _sampler_rows(frame: pl.DataFrame) -> pl.DataFrame:
     """Return the rows with the ends of the error bars of bits and, as `left` and `right`, of the entropy."""
-    across = error_bar("entropy_per_sample", "entropy_per_sample_stderr")
+    entropy = error_bar("entropy_per_sample", "entropy_per_sample_stderr")
     return frame.select(
         *("run", "sampler", "nfe", "temperature", "bits", "entropy_per_sample"),
         **error_bar("bits", "bits_stderr"),
-        left=across["low"],
-        right=across["high"],
-        entropy=across["shown"],
+        left=entropy["low"],
+        right=entropy["high"],
+        entropy=entropy["shown"],
     )
 
 
 def _sampler_marks(rows: pl.DataFrame, frame: pl.DataFrame, samplers: pl.DataFrame, **channels: Any) -> list[alt.Chart]:
     """Return a chart of the samplers' bits, its lines, error bars and points; samplers look the same in every panel."""
     names = samplers.filter(pl.col("sampler") != DATA)["sampler"].unique().sort().to_list()
-    colors, shapes = (alt.Scale(domain=names, range=(looks * len(names))[: len(names)]) for looks in (SERIES, SHAPES))
+    colors, shapes = (alt.Scale(domain=names, range=(values * len(names))[: len(names)]) for values in (SERIES, SHAPES))
     reference_model, unit = frame.select("reference_model", "unit").row(0)
     base = alt.Chart(rows.filter(pl.col("sampler") != DATA), height=1.3 * HEIGHT).encode(
         y=y_axis("bits:Q", f"{unit} under {reference_model}"),

@@ -1,4 +1,4 @@
-"""The graph of the stages, as dvc.yaml has it: which kind of stage waits for which."""
+"""The graph of the stages of dvc.yaml: an edge goes from each kind of stage to those that use its outputs."""
 
 import math
 import re
@@ -21,9 +21,9 @@ EDGES = {"x": pl.Float64, "y": pl.Float64, "x2": pl.Float64, "y2": pl.Float64}
 
 
 def stage_graph(stages: Mapping[str, Any]) -> "nx.DiGraph[str]":
-    """Return an edge to each stage of dvc.yaml from every one that it waits for, but none that follows from others."""
+    """Return the dependencies between the stages of dvc.yaml, without those that follow from others."""
     entries = {name: stage.get("do", stage) for name, stage in stages.items()}
-    made = [
+    outputs = [
         (out, name)
         for name, entry in entries.items()
         for key in ("outs", "metrics", "plots")
@@ -32,8 +32,8 @@ def stage_graph(stages: Mapping[str, Any]) -> "nx.DiGraph[str]":
     graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_nodes_from(entries)
     for name, entry in entries.items():
-        needed = [*_paths(entry["deps"]), *_paths(entry.get("params", ()))]
-        makers = {maker for path, (out, maker) in product(needed, made) if _is_same_or_inside(path, out)}
+        inputs = [*_paths(entry["deps"]), *_paths(entry.get("params", ()))]
+        makers = {maker for path, (out, maker) in product(inputs, outputs) if _is_same_or_inside(path, out)}
         graph.add_edges_from((maker, name) for maker in makers - {name})
     return nx.transitive_reduction(graph)
 
@@ -57,13 +57,13 @@ def graph_chart(stages: Mapping[str, Any], params: Mapping[str, Any]) -> Chart:
         for at, name in enumerate(layer)
     }
     edges = [[nodes[end][axis] for end in edge for axis in ("x", "y")] for edge in sorted(graph.edges)]
-    described = [{**node, "stage": stages[name].get("do", stages[name])["desc"]} for name, node in nodes.items()]
-    text = alt.Chart(pl.DataFrame(described)).encode(x="x:Q", y="y:Q", text="label:N", tooltip="stage:N")
+    labels = [{**node, "stage": stages[name].get("do", stages[name])["desc"]} for name, node in nodes.items()]
+    text = alt.Chart(pl.DataFrame(labels)).encode(x="x:Q", y="y:Q", text="label:N", tooltip="stage:N")
     edge = alt.Chart(pl.DataFrame(edges, schema=EDGES, orient="row"), height=LAYER_HEIGHT * len(layers))
-    room = max(len(layer) for layer in layers) / 2
+    half_width = max(len(layer) for layer in layers) / 2
     panel = alt.layer(
         edge.mark_rule(color="var(--gray)", strokeWidth=2).encode(
-            x=alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-room, room], nice=False)),
+            x=alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-half_width, half_width], nice=False)),
             y=alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[0.5 - len(layers), 0.5], nice=False)),
             x2="x2:Q",
             y2="y2:Q",
@@ -72,7 +72,7 @@ def graph_chart(stages: Mapping[str, Any], params: Mapping[str, Any]) -> Chart:
         text.mark_text(lineHeight=14, dy=-7),
     )
     names = ", ".join(name for layer in layers for name in layer)
-    return Chart([panel], f"Stages of dvc.yaml, from first to last: {names}.", columns=1)
+    return Chart([panel], f"Stages of dvc.yaml, from first to last: {names}.")
 
 
 def _instances(stage: Mapping[str, Any], params: Mapping[str, Any]) -> str:

@@ -20,13 +20,16 @@ from mdpipe.reporting.charts import Chart, color_scheme
 from mdpipe.reporting.images import COLUMNS
 from mdpipe.reporting.markdown import format_measurement, format_number
 from mdpipe.reporting.schemas import FILE, to_display, to_markdown
+from mdpipe.reporting.tables import worse_than_unigram
 
 FOLDER = Path(__file__).parent
+MAX_COLUMNS = 12
+"""Columns of a table of results that the page shows at first; a checkbox shows the others."""
 
 
 @dataclass(frozen=True)
 class PageImage:
-    """The bytes of a PNG or GIF file, what it shows, and the classes of its images in rows, if they have any."""
+    """The bytes of a PNG or GIF file, its caption, and the classes of its images in rows, if there are any."""
 
     content: bytes
     caption: str
@@ -50,7 +53,7 @@ class PageImage:
 
 @dataclass(frozen=True)
 class SampleGallery:
-    """The samples of a run: images, text and filled texts, each of which may be empty, and the files they are from.
+    """The samples of a run: images, text and filled texts, each of which may be empty, and their files.
 
     A filled text is a held-out one with a filled span, in the parts `before`, `original`, `filled` and `after`.
     """
@@ -74,15 +77,13 @@ class Sourced:
 class Report:
     """The content of the page; an empty table or a missing figure is left out."""
 
-    run: Mapping[str, Sourced]
-    """The recorded run: its commit, date, machine and times."""
-    made_by: Mapping[str, Sourced]
-    """Further provenance of the results: seeds and versions."""
+    facts: Mapping[str, Sourced]
+    """Provenance: commit, date, machine and times of the recorded run, seeds and versions."""
     tables: Mapping[str, pl.DataFrame]
     """Any of likelihood, steps_to_bound, claims, zero_shot, published, samplers, samples, image_quality, training,
     datasets and costs; with a column `FILE` unless rows have several files."""
     settings: pl.DataFrame
-    """The setting's name, and its value in each run."""
+    """As of `settings_table`."""
     figures: Mapping[str, Chart]
     """Any of graph, likelihood, samplers and exponents."""
     by_dataset: Mapping[str, Mapping[str, Chart]]
@@ -96,13 +97,13 @@ class Report:
     """Return the MD5 of a file that numbers come from, as dvc.lock has it."""
 
     def best_runs(self) -> Iterator[dict[str, Any]]:
-        """Yield the run with the fewest bits on each dataset and split, with the references that need fewer bits."""
+        """Yield the row of the run with the lowest value on each dataset and split, with the lower `references`."""
         rows = self.tables["likelihood"].sort("value")
         best = rows.drop_nulls("run").unique(["dataset", "split"], keep="first").sort("dataset", "split")
         for row in best.iter_rows(named=True):
-            below = pl.col("run").is_null() & (pl.col("value") < row["value"])
-            fewer = rows.filter(below, dataset=row["dataset"], split=row["split"])
-            yield {**row, "fewer": fewer.rows(named=True)}
+            is_lower = pl.col("run").is_null() & (pl.col("value") < row["value"])
+            references = rows.filter(is_lower, dataset=row["dataset"], split=row["split"])
+            yield {**row, "references": references.rows(named=True)}
 
 
 def definitions() -> list[tuple[str, str]]:
@@ -113,87 +114,72 @@ def definitions() -> list[tuple[str, str]]:
 
 
 def settings_table(runs: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
-    """Return one row for each setting of any run, named as in params.yaml, and one column for each run."""
-    frame = pl.json_normalize(list(runs.values()), infer_schema_length=None)
-    table = frame.cast(pl.String).transpose(include_header=True, header_name="setting", column_names=list(runs))
-    return table.sort("setting").fill_null("")
+    """Return one row per setting of any run, named as in params.yaml, and one column per run.
 
-
-def run_facts(costs: Mapping[str, Any]) -> dict[str, str]:
-    """Return commit, date, machine and times of a run in words, from a document like results/speed/stages.json."""
-    machine, stages = costs["machine"], costs["results"]
-    seconds = sum(stage["seconds"] for stage in stages)
-    wall = {"wall time": f"{costs['wall_seconds'] / 60:,.0f} minutes"} if "wall_seconds" in costs else {}
-    facts = {
-        "commit": str(machine["commit"]),
-        "date": costs["date"],
-        "machine": "{processor}, {cores} cores, {memory_gib} GiB, {device}".format_map(machine),
-        **wall,
-        "time of stages": f"{seconds / 60:,.0f} minutes, the sum of {len(stages)} stages",
-    }
-    if training := [stage for stage in stages if stage["stage"].startswith("train@")]:
-        tokens, seconds = (sum(stage[key] for stage in training) for key in ("tokens", "seconds"))
-        rate = f"{tokens / seconds:,.0f} tokens/s"
-        facts["training"] = f"{rate}, {len(training)} runs, with start and end of the process"
-    return facts
+    A value is empty if params.yaml has null there, and null if the run has no such setting because of its `kind`.
+    """
+    frame = pl.json_normalize(list(runs.values()), infer_schema_length=None).cast(pl.String)
+    names = sorted(name for name in frame.columns if not any(other.startswith(f"{name}.") for other in frame.columns))
+    columns = {"setting": names}
+    for (run, settings), row in zip(runs.items(), frame.iter_rows(named=True), strict=True):
+        # If a section is null, so are all of its settings.
+        known = tuple(f"{name}." for name in pl.json_normalize(dict(settings), infer_schema_length=None).columns)
+        columns[run] = ["" if row[name] is None and f"{name}.".startswith(known) else row[name] for name in names]
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
 
 
 def report_page(report: Report) -> str:
     """Render page.html.j2; equal reports give equal bytes."""
-    settings = report.settings
-    differs = pl.concat_list(pl.all().exclude("setting")).list.n_unique() > 1
+    values = pl.concat_list(pl.exclude("setting").replace("", "none")).list.drop_nulls()
+    differs, count = values.list.n_unique() > 1, values.list.len()
     bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
     script = bundle.replace("</script", "<\\/script")
-    return (
-        _environment(autoescape=True)
-        .get_template("page.html.j2")
-        .render(
-            report=report,
-            FILE=FILE,
-            definitions=definitions(),
-            different=settings.filter(differs),
-            same=settings.filter(~differs).select(pl.col("setting"), value=pl.nth(1)),
-            colors=color_scheme(),
-            vega=Markup(script),
-        )
+    return _render(
+        "page.html.j2",
+        autoescape=True,
+        report=report,
+        FILE=FILE,
+        definitions=definitions(),
+        max_columns=MAX_COLUMNS,
+        different=report.settings.filter(differs).with_columns(pl.exclude("setting").replace("", "none")),
+        same=report.settings.filter(~differs).select(
+            "setting", value=values.list.first(), runs=pl.format("{} of {}", count, report.settings.width - 1)
+        ),
+        colors=color_scheme(),
+        vega=Markup(script),
     )
 
 
 def model_card(run: str, report: Report) -> str:
-    """Render card.md.j2: what a model is, how it was trained, and its numbers, in the Markdown of a model hub."""
+    """Render card.md.j2: the model, its training and its numbers, in the Markdown of a model hub."""
 
     def rows(name: str) -> pl.DataFrame:
         return report.tables[name].filter(run=run)
 
-    return (
-        _environment(autoescape=False)
-        .get_template("card.md.j2")
-        .render(
-            run=run,
-            report=report,
-            seeds=rows("likelihood")["seeds"][0],
-            training=rows("training").row(0, named=True),
-            tables={
-                name: to_markdown(rows(name)) for name in ("likelihood", "zero_shot", "samples") if rows(name).height
-            },
-            dataset=report.tables["datasets"].filter(dataset=rows("likelihood")["dataset"][0]),
-            settings=report.settings.select("setting", value=run).filter(pl.col("value") != ""),
-            files={
-                file: report.md5(file)
-                for table in report.tables.values()
-                if {"run", FILE} <= set(table.columns)
-                for file in table.filter(run=run)[FILE]
-            },
-        )
+    return _render(
+        "card.md.j2",
+        autoescape=False,
+        run=run,
+        seeds=rows("likelihood")["seeds"][0],
+        training=rows("training").row(0, named=True),
+        tables={name: to_markdown(rows(name)) for name in ("likelihood", "zero_shot", "samples") if rows(name).height},
+        dataset=report.tables["datasets"].filter(dataset=rows("likelihood")["dataset"][0]),
+        settings=report.settings.select("setting", value=run).filter(pl.col("value") != ""),
+        files={
+            file: report.md5(file)
+            for table in report.tables.values()
+            if {"run", FILE} <= set(table.columns)
+            for file in table.filter(run=run)[FILE]
+        },
     )
 
 
 def _code(html: Markup) -> Markup:
-    """Show what is between backticks as code; the text is escaped already."""
+    """Show text between backticks as code; the text is escaped already."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(html)))  # Markup would escape the tags
 
 
-def _environment(*, autoescape: bool) -> Environment:
+def _render(template: str, *, autoescape: bool, **values: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=autoescape,
@@ -202,6 +188,12 @@ def _environment(*, autoescape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"display": to_display, "markdown": to_markdown, "number": format_number, "code": _code}
-    environment.filters["measurement"] = lambda row: format_measurement(row["value"], row["stderr"])
-    return environment
+    environment.filters |= {
+        "display": to_display,
+        "markdown": to_markdown,
+        "number": format_number,
+        "code": _code,
+        "measurement": lambda row: format_measurement(row["value"], row["stderr"]),
+        "worse_than_unigram": worse_than_unigram,
+    }
+    return environment.get_template(template).render(values)

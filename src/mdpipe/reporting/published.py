@@ -49,25 +49,26 @@ def compare_with_published(
     Returns:
         The columns `COMPARED`, for each run and data set by value.
     """
-    own = pl.DataFrame([*_held_out_rows(likelihood, params), *_other_text_rows(zero_shot, params)], schema=MEASURED)
-    perplexities = own.drop_nulls("perplexity").with_columns(
+    rows = [*_held_out_rows(likelihood, params), *_other_text_rows(zero_shot, params)]
+    measured = pl.DataFrame(rows, schema=MEASURED)
+    perplexities = measured.drop_nulls("perplexity").with_columns(
         unit=pl.lit("perplexity"), value="perplexity", stderr="perplexity_stderr"
     )
-    pairs = pl.concat([own, perplexities]).join(
+    pairs = pl.concat([measured, perplexities]).join(
         published, on=["dataset", "unit"], suffix="_published", maintain_order="left_right"
     )
-    own_name, published_name = (
+    own, other = (
         {name: pl.col(f"{name}{suffix}").fill_null("None") for name in ("split", "tokenizer", "protocol")}
         for suffix in ("", "_published")
     )
-    another_split = pl.format("another split: the published one is {}, by the catalog", published_name["split"])
+    another_split = pl.format("another split: the published one is {}, by the catalog", other["split"])
     # The first difference that keeps a measured and a published number from being compared.
     differences = [
         pl.when(relation=NOT_A_BOUND).then("note"),
-        pl.when(own_name["split"] != published_name["split"]).then(another_split),
+        pl.when(own["split"] != other["split"]).then(another_split),
         *(
-            pl.when(own_name[name] != published_name[name]).then(
-                pl.format(f"{name} {{}}, published with {{}}", own_name[name], published_name[name])
+            pl.when(own[name] != other[name]).then(
+                pl.format(f"{name} {{}}, published with {{}}", own[name], other[name])
             )
             for name in ("tokenizer", "protocol")
         ),
@@ -82,17 +83,20 @@ def compare_with_published(
 
 
 def _held_out_rows(likelihood: pl.DataFrame, params: Params) -> Iterator[dict[str, Any]]:
-    """Yield what was measured on splits of catalog data sets, in the terms of the published table."""
+    """Yield the likelihoods of splits of catalog data sets, in the terms of the published table."""
     for row in likelihood.drop_nulls("run").iter_rows(named=True):
         dataset = params.datasets[row["dataset"]]
         if not isinstance(source := params.sources[dataset.source], CatalogSource):
             continue
         spec = dataset.splits.model_dump()[row["split"]]
         suggested = find_entry(source.name).dataset or {}
+        protocol = "images"
+        if isinstance(dataset, TextDataset):
+            protocol = next((name for name, packing in PACKINGS.items() if packing == dataset.packing), "its own")
         is_published_split = spec == suggested.get("splits", {}).get(row["split"])
         yield {
             **row,
-            "protocol": _packing_name(dataset) if isinstance(dataset, TextDataset) else "images",
+            "protocol": protocol,
             "dataset": source.name,
             "tokenizer": dataset.tokenizer.kind,
             # A split of the source's own may have another name here.
@@ -105,7 +109,3 @@ def _other_text_rows(zero_shot: pl.DataFrame, params: Params) -> Iterator[dict[s
         if isinstance(source := params.sources[row["source"]], CatalogSource):
             split = source.name.rpartition("_")[2]
             yield row | {"dataset": source.name, "split": split if split in ("train", "validation") else "test"}
-
-
-def _packing_name(dataset: TextDataset) -> str:
-    return next((name for name, packing in PACKINGS.items() if packing == dataset.packing), "its own")

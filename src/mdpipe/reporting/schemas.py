@@ -5,7 +5,7 @@ fields of a record, or the columns of a table. CSV files have all columns with a
 and the page are for people.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ ZERO_SHOT = {**texts("run", "source", "protocol", "dataset", "tokenizer"), **BOU
 """Columns of a row per run, source and protocol, the packing of the source; `content_hash` hashes its documents."""
 
 HELD_OUT_COLUMNS, OTHER_TEXT_COLUMNS = ("dataset", "split"), ("source", "protocol", "dataset", "tokenizer", "split")
-"""The columns that say what a bound is of, with its run."""
+"""The columns that, with the run, identify a bound."""
 
 COMPARISON = {
     **texts("baseline", "baseline_class_cond"),
@@ -158,7 +158,7 @@ IMAGE_RUN = {
 """`split` is the held-out split. Only rows with equal `feature_network_sha256` and numbers of images compare."""
 IMAGE_QUALITY = texts("run", "dataset") | IMAGE_SETS | IMAGE_MEASURES | IMAGE_RUN
 NOT_OF_A_RUN = {"training", "held_out", "noise"}
-"""Sets of images that no run made: their rows have no fields of one."""
+"""Sets of images that are not samples of a run: the fields of a run are null in their rows."""
 
 FILE = "its file"
 """The column of the file that has the numbers of a row, in tables and frames for the page; no run can have its name."""
@@ -196,8 +196,11 @@ BOUNDS_CSV_ONLY = frozenset({"tokens", "words", "clusters", "clustered_by", "nfe
 FIRST = ("run", "estimator")
 """The columns that identify a row's numbers come first, next to each other."""
 
-BOUND_FIRST = ("run", "value", "unit", "estimator")
-FIRST_ON_PAGE = ("run", "estimator", "images", "reference", "fid", "sampler", "steps", "temperature", "bits")
+BOUND_FIRST = (
+    *("run", "value", "seeds_stderr", "unit", "estimator", "source", "protocol", "dataset", "split", "class_cond"),
+    *("bits_per_byte", "difference", "baseline", "trainings", "seeds"),
+)
+FIRST_ON_PAGE = ("run", "images", "reference", "fid", "sampler", "steps", "temperature", "bits")
 """The first columns of a table of bounds on the page, and of another one; a phone's screen shows about three."""
 
 REFERENCE_NAMES = ("estimator", "images")
@@ -272,20 +275,25 @@ def to_markdown(frame: pl.DataFrame) -> str:
 
 
 def to_texts(table: pl.DataFrame, columns: Columns) -> pl.DataFrame:
-    """Return the columns that people read of a table, as texts."""
+    """Return the columns for people of a table, as texts; columns that are empty in all of its rows are left out."""
     rows = format_rows(table.iter_rows(named=True), columns)
-    return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
+    return frame.select(column for column in frame if column.is_empty() or any(column))
 
 
 def without_replicates(table: pl.DataFrame) -> pl.DataFrame:
-    """Return one row for each run of params.yaml, and the references: what a person reads."""
+    """Return one row per run of params.yaml, and the references, without single trainings of runs with seeds."""
     return table.filter(pl.col("replicate_of").is_null()) if "replicate_of" in table.columns else table
 
 
-def write_table(frame: pl.DataFrame, stem: Path) -> None:
-    """Write STEM.csv, and STEM.md without the single trainings of runs with seeds; equal tables give equal bytes."""
+def write_table(frame: pl.DataFrame, stem: Path, notes: Sequence[str] = ()) -> None:
+    """Write STEM.csv, and STEM.md without the single trainings of runs with seeds; equal tables give equal bytes.
+
+    The notes are paragraphs below the table in STEM.md.
+    """
     atomic_write(stem.with_name(f"{stem.name}.csv"), frame.write_csv().encode("utf-8"))
-    atomic_write(stem.with_name(f"{stem.name}.md"), to_markdown(without_replicates(frame)).encode("utf-8"))
+    paragraphs = [to_markdown(without_replicates(frame)), *(f"{note}\n" for note in notes)]
+    atomic_write(stem.with_name(f"{stem.name}.md"), "\n".join(paragraphs).encode("utf-8"))
 
 
 def _displayed_columns(frame: pl.DataFrame, complete: bool) -> list[str]:
@@ -296,8 +304,8 @@ def _displayed_columns(frame: pl.DataFrame, complete: bool) -> list[str]:
         hidden |= {name for name in frame.columns if frame[name].null_count() == frame.height}
     last = LAST if "num_parameters" in frame.columns else ()
     first = (BOUND_FIRST if is_bounds else FIRST_ON_PAGE) if complete and "run" in frame.columns else FIRST
-    place = {name: number for number, name in enumerate(first)}
-    names = sorted(frame.columns, key=lambda name: (place.get(name, len(place)), name in csv_only, name in last))
+    position = {name: number for number, name in enumerate(first)}
+    names = sorted(frame.columns, key=lambda name: (position.get(name, len(position)), name in csv_only, name in last))
     return [name for name in names if name not in hidden]
 
 

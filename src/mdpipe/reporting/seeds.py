@@ -1,14 +1,15 @@
-"""Measures of several trainings, and verdicts on claims about them.
+"""Estimates over several trainings, and verdicts on claims about them.
 
-Intervals are by Student's t. The region of a claim is fixed before training; the verdict compares the 95 % interval of
-the measure with it, and p-values are adjusted by Holm's procedure.
+Intervals use Student's t. The region of a claim is fixed before training. Its verdict compares the 95 % interval with
+the region, and p-values are adjusted by Holm's procedure.
 
-    agrees        the interval is within the region
-    disagrees     the interval and the region have no point in common
-    cannot tell   otherwise: more trainings or examples are needed, or the measure is close to an end of the region
+    agrees        the interval is inside the region
+    disagrees     the interval is outside the region
+    cannot tell   the interval contains an end of the region: it takes more trainings or examples to tell
 
-A false claim "agrees" with a probability of 2.5 % at most. A true one "disagrees" with at most 2.5 %, or 5 % if its
-region has two ends. For a region with a margin around "equal", "agrees" is the two one-sided tests of equivalence.
+The probability that a false claim "agrees" is at most 2.5 %. The probability that a true one "disagrees" is at most
+2.5 %, or 5 % if its region has two ends. If the region is an interval around 0, "agrees" means that the two one-sided
+tests of equivalence reject.
 
 Shapes: S trainings, N examples, T numbers of steps, K samplers.
 """
@@ -36,7 +37,7 @@ SMALLEST_P = 1e-12
 
 @dataclass(frozen=True)
 class Measured:
-    """A measure with its errors, on the scale on which it is estimated: a ratio is its logarithm."""
+    """An estimate with its errors, on the scale of the estimation: a ratio is estimated as its logarithm."""
 
     value: float
     stderr: float
@@ -44,11 +45,11 @@ class Measured:
     stderr_seeds: float
     """Standard error over trainings only."""
     seeds: int
-    """S."""
+    """S, the number of trainings."""
     stderr_examples: float = 0.0
-    """Standard error over examples, without what depends on both example and training."""
+    """Standard error over examples, without the interaction of example and training."""
     clusters: int = 2
-    """G, clusters of examples."""
+    """G, the number of clusters of examples."""
     is_log: bool = False
 
     def half_width(self, level: float) -> float:
@@ -56,30 +57,25 @@ class Measured:
 
             h^2 = t_{S - 1}^2 V_seeds + t_{G - 1}^2 (V_evaluation - V_both)
 
-        The two variances have S - 1 and G - 1 degrees of freedom, each with its quantile t of Student's distribution
-        (the method of variance estimates recovery, Zou and Donner, 2008). It is exact if one of them is 0, and
-        conservative if they are similar. One number of degrees of freedom for both is worse: with S - 1 and three
-        seeds, intervals are twice as wide as necessary if most of the variance is over examples; with Satterthwaite's
-        formula, coverage falls to 92 %.
+        The two variances have S - 1 and G - 1 degrees of freedom, and each has its own quantile t of Student's
+        distribution (method of variance estimates recovery, Zou and Donner, 2008). The coverage is exact if one
+        variance is 0, and too large if they are similar. One number of degrees of freedom for both is worse. With S - 1
+        and three seeds, intervals are twice as wide as necessary if most of the variance is over examples. With
+        Satterthwaite's formula, coverage falls to 92 %.
         """
         quantiles = stdtrit(np.array([self.seeds, self.clusters]) - 1, 1 - level / 2)
         return math.hypot(*(quantiles * (self.stderr_seeds, self.stderr_examples)))
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """Return the ends of the 95 % interval."""
-        half = self.half_width(LEVEL)
-        return self.value - half, self.value + half
-
-    @property
     def value_and_interval(self) -> tuple[float, float, float]:
-        """Return the value and the ends of its interval on the scale of the measure: a ratio is not a logarithm."""
-        value, (low, high) = self.value, self.interval
+        """Return the value and the ends of its 95 % interval; logarithms of ratios are converted to ratios."""
+        half = self.half_width(LEVEL)
+        value, low, high = self.value, self.value - half, self.value + half
         return (math.exp(value), math.exp(low), math.exp(high)) if self.is_log else (value, low, high)
 
     @classmethod
-    def of(cls, estimate: SeedsEstimate, seeds: int) -> "Measured":
-        """Return an estimate of this many trainings."""
+    def from_estimate(cls, estimate: SeedsEstimate, seeds: int) -> "Measured":
+        """Return the estimate over `seeds` trainings."""
         return cls(
             estimate.value, estimate.stderr, estimate.stderr_seeds, seeds, estimate.stderr_examples, estimate.clusters
         )
@@ -87,14 +83,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict, and the smallest two-sided level at which it would be another than "cannot tell"."""
+    """A verdict, and the smallest two-sided significance level at which it is not "cannot tell"."""
 
     verdict: Verdict
     p: float
 
 
 class Totals(NamedTuple):
-    """Nats of the same N examples under S trainings, or differences of nats, paired over both."""
+    """Nats of the same N examples under S trainings, or differences of nats, paired by example and training."""
 
     nats: Array
     """(S, N)."""
@@ -105,15 +101,15 @@ class Totals(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Nats of a run's trainings, and of the further bounds of `evaluate.bounds`."""
+    """Nats of the trainings of a run, and their further bounds from `evaluate.bounds`."""
 
     totals: Totals
     bounds: Array
-    """Nats by two independent estimates of each of K further bounds, (S, N, K, 2)."""
+    """Nats of two independent estimates of each of the K further bounds, (S, N, K, 2)."""
 
 
 def pair_trainings(params: Params, *runs: str) -> list[list[str]]:
-    """Return the trainings of each run with a seed that all runs have, in the order of the first run's seeds."""
+    """Return the trainings of each run with the seeds that all runs have, in the order of the first run's seeds."""
     of_seed = [{params.seed_of(name): name for name in params.replicates().get(run, [run])} for run in runs]
     seeds = [seed for seed in of_seed[0] if all(seed in trainings for trainings in of_seed)]
     return [[trainings[seed] for seed in seeds] for trainings in of_seed]
@@ -121,16 +117,19 @@ def pair_trainings(params: Params, *runs: str) -> list[list[str]]:
 
 def measure_bits(totals: Array, sizes: NDArray[np.int64], clusters: NDArray[np.integer] | None) -> Measured:
     """Return the mean bits per token of nats or of differences of nats (S, N), paired over trainings and examples."""
-    return Measured.of(seeds_estimate(totals, sizes, clusters).scale(1 / math.log(2)), len(totals))
+    return Measured.from_estimate(seeds_estimate(totals, sizes, clusters).scale(1 / math.log(2)), len(totals))
 
 
 def difference_of_means(first: Totals, second: Totals) -> Measured:
     r"""Return the mean bits per token on one source minus those on another, of the same trainings.
 
-    The sources share no cluster. Its error is that of the mean over the examples of both of
-    (N / N_1) (y - r_s1 n) on the first source and -(N / N_2) (y - r_s2 n) on the second, plus n (r_s1 - r_s2) on both,
-    with N_1, N_2 and N tokens of the sources and of both, and r_s the mean cost of a training: its mean over examples
-    is the difference of a training, and its residuals are those of the two ratios.
+    The sources have no cluster in common. Let y and n be the nats and tokens of an example, N_1 and N_2 the tokens of
+    the sources, N = N_1 + N_2, and r_s1 and r_s2 the nats per token of training s. Then every example counts with
+
+        (N / N_1) (y - r_s1 n) + n (r_s1 - r_s2)     on the first source
+        -(N / N_2) (y - r_s2 n) + n (r_s1 - r_s2)    on the second source
+
+    The sum divided by N is the difference of training s, and the residuals are those of the two ratios.
     """
     ratios = [totals.nats.sum(axis=1, keepdims=True) / totals.sizes.sum() for totals in (first, second)]
     sizes = np.concatenate([first.sizes, second.sizes])
@@ -146,32 +145,32 @@ def difference_of_means(first: Totals, second: Totals) -> Measured:
 def variance_ratio(first: Array, second: Array, clusters: NDArray[np.integer] | None) -> Measured:
     r"""Return the logarithm of the ratio of two Monte Carlo variances, log V_1 - log V_2.
 
-    V is the mean of (y - y')^2, twice the variance of one of the two independent estimates y and y' of an example. The
-    error is of first order, that of the mean of v_1 / V_1 - v_2 / V_2.
+    V is the mean of v = (y - y')^2, where y and y' are two independent estimates of the same example: twice the
+    variance of one estimate. The error is the first-order one, of the mean of v_1 / V_1 - v_2 / V_2.
 
     Args:
         first: Differences y - y' by the first bound, (S, N).
-        second: The same by the second one.
+        second: Differences by the second bound, (S, N).
         clusters: The cluster of each example, (N,).
     """
     squares = np.square(first), np.square(second)
     means = [float(square.mean()) for square in squares]
     influence = squares[0] / means[0] - squares[1] / means[1]
     estimate = seeds_estimate(influence, np.ones(first.shape[1], dtype=np.int64), clusters)
-    return replace(Measured.of(estimate, len(first)), value=math.log(means[0] / means[1]), is_log=True)
+    return replace(Measured.from_estimate(estimate, len(first)), value=math.log(means[0] / means[1]), is_log=True)
 
 
 def exponent(
     excess: Array, steps: Sequence[int], sizes: NDArray[np.int64], clusters: NDArray[np.integer] | None
 ) -> Measured:
-    r"""Return the slope of log excess on log T, by least squares: sum_T a_T log E_T.
+    r"""Return the least-squares slope of the log excess on log T: sum_T a_T log E_T.
 
-    The error is of first order, that of the mean of sum_T a_T e_T / E_T. If a mean excess E_T is
-    below 0, the value is NaN, and the verdict on a claim about it is "cannot tell".
+    The error is the first-order one, of the mean of sum_T a_T e_T / E_T. If a mean excess E_T is negative, the value
+    is NaN, and the verdict on a claim about it is "cannot tell".
 
     Args:
         excess: Totals in T steps minus those in continuous time, in nats, (T, S, N).
-        steps: T of each.
+        steps: The T numbers of steps.
         sizes: Tokens of each example, (N,).
         clusters: The cluster of each example, (N,).
     """
@@ -181,13 +180,13 @@ def exponent(
     with np.errstate(invalid="ignore", divide="ignore"):
         value = float(weights @ np.log(means))
     influence = np.tensordot(weights / means, excess, axes=1)
-    return replace(Measured.of(seeds_estimate(influence, sizes, clusters), excess.shape[1]), value=value)
+    return replace(Measured.from_estimate(seeds_estimate(influence, sizes, clusters), excess.shape[1]), value=value)
 
 
 def mean_log_ratio(first: Array, second: Array) -> Measured:
-    """Return the mean log ratio of positive numbers (S, K) of S trainings, whose errors are over trainings only.
+    """Return the mean log ratio of positive numbers (S, K) of S trainings, with errors over trainings only.
 
-    The interval is exact for normal log ratios; one training has none, and NaN as its error.
+    The interval is exact if log ratios are normally distributed. One training has no interval: its error is NaN.
     """
     logs = np.log(first / second).mean(axis=1)
     stderr = float(logs.std(ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else math.nan
@@ -195,16 +194,17 @@ def mean_log_ratio(first: Array, second: Array) -> Measured:
 
 
 def decide(measured: Measured, above: float | None, below: float | None) -> Decision:
-    """Return the verdict on the claim that the measure is above and below what is stated, on the measure's own scale.
+    """Return the verdict on the claim that the value is above `above` and below `below`; a ratio is not a logarithm.
 
-    p is twice the smaller one-sided p-value: of "not in the region", the larger one of both ends, or of "in it".
+    p is twice the smaller of two one-sided p-values: of being outside the region, the larger one of its two ends, and
+    of being inside.
     """
     if math.isnan(measured.value):
         return Decision("cannot tell", 1.0)
     ends = {
         sign: math.log(end) if measured.is_log else end for sign, end in ((1, above), (-1, below)) if end is not None
     }
-    # One-sided p-values of the measure being on the region's side of an end, and on the other side.
+    # Small if the value is inside of all ends, and small if it is outside of one.
     p_agrees = max(_upper_tail(measured, end, sign) for sign, end in ends.items())
     p_disagrees = min(_upper_tail(measured, end, -sign) for sign, end in ends.items())
     verdict: Verdict = "cannot tell"
@@ -216,8 +216,9 @@ def decide(measured: Measured, above: float | None, below: float | None) -> Deci
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p-values (1979), in the order of the p-values: with those at most 5 %, the probability of
-    any wrong verdict among them is at most 5 %, however the claims depend on each other.
+    """Return Holm's (1979) adjusted p-values, in the order of the p-values.
+
+    The probability of any wrong verdict among those with at most 5 % is at most 5 %, for any dependence of the claims.
     """
     order = np.argsort(p_values, kind="stable")
     factors = np.arange(len(order), 0, -1)
@@ -228,7 +229,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _upper_tail(measured: Measured, end: float, sign: int) -> float:
     """Return the one-sided p-value, small if the measure is clearly above (sign 1) or below (-1) the end.
 
-    It is half the level of the interval that ends there.
+    It is half the level at which the interval ends there.
     """
     distance = sign * (measured.value - end)
     if measured.half_width(LEVEL) == 0:

@@ -18,7 +18,7 @@ import polars as pl
 
 from mdpipe.evaluation.estimate import SeedsEstimate
 from mdpipe.reporting.markdown import Columns, format_measurement
-from mdpipe.reporting.schemas import integers, numbers, texts, to_texts
+from mdpipe.reporting.schemas import integers, numbers, texts
 from mdpipe.reporting.seeds import Measured, decide, mean_log_ratio
 from mdpipe.reporting.tables import round_floats
 
@@ -45,7 +45,7 @@ STEPS_TO_BOUND = {
 the baseline, or to the row `changed_from`. `value` is the bound of the final model in bits per token of the evaluated
 split, `difference` is to the baseline's; intervals have 95 %, and `difference_p` is two-sided."""
 
-DISPLAYED: Columns = {
+DISPLAYED_STEPS: Columns = {
     "run": "{run}",
     "changed from": lambda row: row["changed_from"] or "",
     "changes": "{changes}",
@@ -141,12 +141,6 @@ def steps_table(runs: Sequence[RunSteps]) -> pl.DataFrame:
     return round_floats(pl.DataFrame(rows, schema=STEPS_TO_BOUND))
 
 
-def steps_to_display(table: pl.DataFrame) -> pl.DataFrame:
-    """Return the table with each measurement and its error or interval as one text; empty columns are left out."""
-    frame = to_texts(table, DISPLAYED)
-    return frame.select(column for column in frame if column.is_empty() or any(column))
-
-
 def _row(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, Any]:
     row: dict[str, Any] = {
         "run": run.run,
@@ -161,7 +155,8 @@ def _row(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, Any]
         row |= {"value": run.final.value, "stderr": run.final.stderr}
     for name, values in (("steps", run.steps_to_bound), ("cpu_seconds", run.cpu_seconds_to_bound)):
         if values:
-            row |= {name: fmean(values), f"{name}_stderr": _stderr(values)}
+            error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+            row |= {name: fmean(values), f"{name}_stderr": error}
     ratios = {
         "steps_ratio": (run.steps_to_bound, baseline.steps_to_bound),
         "steps_ratio_to_changed": (run.steps_to_bound, changed.steps_to_bound),
@@ -173,15 +168,11 @@ def _row(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, Any]
         if run is not baseline and all(pair)
     }
     if run.difference is not None:
-        compared["difference"] = Measured.of(run.difference, len(run.steps))
+        compared["difference"] = Measured.from_estimate(run.difference, len(run.steps))
         row["difference_p"] = decide(compared["difference"], None, 0.0).p
     for name, measured in compared.items():
         row |= zip(_interval(name), measured.value_and_interval, strict=True)
     return row
-
-
-def _stderr(values: Sequence[float]) -> float | None:
-    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def _format_steps(row: Mapping[str, Any]) -> str:

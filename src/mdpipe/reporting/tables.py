@@ -29,14 +29,14 @@ def check_record(record: Record, schema: Schema, where: str, optional: Set[str] 
 
     Args:
         record: The fields by name.
-        schema: The types of the fields; those in `NULLABLE` may be null.
+        schema: The types of the fields; those in `NULLABLE` may be null, and `TEXT_ONLY` may be missing for images.
         where: Origin of the record, for the message.
         optional: Fields that may be missing or null.
 
     Raises:
         MetricsError: Fields are missing, unknown or of a wrong type.
     """
-    required = schema.keys() - optional
+    required = schema.keys() - optional - (schemas.TEXT_ONLY if record.get("modality") == "image" else set())
     lists = {
         "lacks": sorted(required - record.keys()),
         "has unknown": sorted(record.keys() - schema.keys()),
@@ -67,11 +67,7 @@ def likelihood_table(
     Returns:
         The columns `LIKELIHOOD`, then `COMPARISON`.
     """
-    rows = [
-        _bound_row(record, schemas.LIKELIHOOD, f"records/evaluate of run {record.get('run')!r}")
-        for record in evaluations
-    ]
-    models = pl.DataFrame(rows, schema=schemas.LIKELIHOOD)
+    models = table_of_runs(evaluations, schemas.LIKELIHOOD, "evaluate")
     rates = []
     for encoding in encodings:
         dataset = encoding.get("dataset")
@@ -96,7 +92,7 @@ def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
             fields = {
                 name: value for name, value in {**record, **bound}.items() if name not in ("bounds", "references")
             }
-            rows.append(row := _bound_row(fields, schemas.ZERO_SHOT, where))
+            rows.append(row := check_record(fields, schemas.ZERO_SHOT, where))
             rates += _check_rates(bound, where, {field: row[field] for field in schemas.OTHER_TEXT_COLUMNS})
     return _with_references(pl.DataFrame(rows, schema=schemas.ZERO_SHOT), rates, schemas.OTHER_TEXT_COLUMNS)
 
@@ -130,12 +126,12 @@ def image_quality_table(records: Iterable[Record]) -> pl.DataFrame:
     rows = []
     for record in records:
         where = f"records/image_quality of run {record.get('run')!r}"
-        described = {name: value for name, value in record.items() if name != "rows"}
-        of_run = check_record(described, schemas.IMAGE_RUN, where, optional={"class_cond"})
-        of_none = of_run | dict.fromkeys(("run", "sampler", "class_cond", "nfe", "seed"))
+        fields = {name: value for name, value in record.items() if name != "rows"}
+        run_fields = check_record(fields, schemas.IMAGE_RUN, where, optional={"class_cond"})
+        shared_fields = run_fields | dict.fromkeys(("run", "sampler", "class_cond", "nfe", "seed"))
         for measured in record.get("rows", []):
             row = check_record(measured, schema, where, optional={*schemas.IMAGE_MEASURES, *of_sampler})
-            rows.append((of_none if row["images"] in schemas.NOT_OF_A_RUN else of_run) | row)
+            rows.append((shared_fields if row["images"] in schemas.NOT_OF_A_RUN else run_fields) | row)
     table = pl.DataFrame(rows, schema=schemas.IMAGE_QUALITY)
     return table.unique(maintain_order=True).sort("dataset", "run", "images", "reference", nulls_last=True)
 
@@ -182,27 +178,43 @@ def with_means(
     """
     run_of = {name: run for run, names in replicates.items() if len(names) > 1 for name in names}
     run, is_replicate = pl.col("run"), pl.col("replicate_of").is_not_null()
-    single = table.with_columns(
+    rows = table.with_columns(
         replicate_of=run.replace_strict(run_of, default=None, return_dtype=pl.String),
         seeds=pl.when(run.is_not_null()).then(pl.lit(1, pl.Int64)),
         seeds_stderr=pl.lit(None, pl.Float64),
     )
     errors = evaluation_errors or {}
-    of_run = single.filter(is_replicate).partition_by("replicate_of", *key, maintain_order=True)
+    by_run = rows.filter(is_replicate).partition_by("replicate_of", *key, maintain_order=True)
     means = [
         _mean_row(trainings, errors.get(trainings[0]["replicate_of"]))
-        for trainings in (frame.rows(named=True) for frame in of_run)
+        for trainings in (frame.rows(named=True) for frame in by_run)
     ]
-    uncompared = [pl.when(~is_replicate).then(name).alias(name) for name in schemas.COMPARISON if name in table.columns]
+    comparison = [pl.when(~is_replicate).then(name).alias(name) for name in schemas.COMPARISON if name in table.columns]
     at = table.columns.index("stderr") + 1
     order = {name: number for number, name in enumerate(run_of)}
     position = run.replace_strict(order, default=0, return_dtype=pl.Int64)
-    with_means = pl.concat([single.with_columns(uncompared), pl.DataFrame(means, schema=single.schema)])
+    with_means = pl.concat([rows.with_columns(comparison), pl.DataFrame(means, schema=rows.schema)])
     return round_floats(
         with_means.select(*table.columns[:at], *schemas.SEEDS, *table.columns[at:]).sort(
             [*key, pl.coalesce("replicate_of", "run"), is_replicate, position, "estimator"], nulls_last=True
         )
     )
+
+
+def worse_than_unigram(likelihood: pl.DataFrame) -> list[str]:
+    """Return a sentence per run with a higher value than the reference `unigram` on its data, in the same unit."""
+    of_data = ["dataset", "split", "unit"]
+    unigram = likelihood.filter(pl.col("run").is_null(), estimator="unigram").select(*of_data, unigram="value")
+    worse = (
+        likelihood.drop_nulls("run")
+        .join(unigram, on=of_data, maintain_order="left")
+        .filter(pl.col("value") > pl.col("unigram"))
+    )
+    note = (
+        "{run} needs more bits than a model that only knows how frequent each symbol is: "
+        "{value:.4g} {unit} on {dataset}, not {unigram:.4g}."
+    )
+    return [note.format_map(row) for row in worse.iter_rows(named=True)]
 
 
 def round_floats(table: pl.DataFrame, columns: pl.Expr | None = None) -> pl.DataFrame:
@@ -216,15 +228,11 @@ def _check_frame(frame: pl.DataFrame, schema: Schema, where: str, optional: Set[
     return pl.DataFrame([check_record(row, schema, where, optional) for row in frame.iter_rows(named=True)], schema)
 
 
-def _bound_row(record: Record, schema: Schema, where: str) -> dict[str, Any]:
-    return check_record(record, schema, where, schemas.TEXT_ONLY if record.get("modality") == "image" else frozenset())
-
-
 def _comparisons(models: pl.DataFrame, differences: Iterable[Record]) -> pl.DataFrame:
     """Return the `COMPARISON` of each run that has one."""
     compared = pl.DataFrame([*differences], schema=texts("run") | schemas.COMPARISON)
-    if several := compared.filter(pl.col("run").is_duplicated())["run"].to_list():
-        raise MetricsError(f"run {several[0]!r} has two comparisons, and its row of the table shows one; remove one")
+    if duplicates := compared.filter(pl.col("run").is_duplicated())["run"].to_list():
+        raise MetricsError(f"run {duplicates[0]!r} has two comparisons, and its row of the table shows one; remove one")
     baselines = models.select(baseline="run", baseline_class_cond="class_cond")
     return compared.drop("baseline_class_cond").join(baselines, on="baseline", how="left")
 
@@ -277,5 +285,5 @@ def _mean_row(trainings: Sequence[Mapping[str, Any]], stderr: float | None) -> d
         elif all(value == first[name] for value in values):
             mean[name] = first[name]
     seeds_stderr = stdev(row["value"] for row in trainings) / math.sqrt(len(trainings))
-    own = {"run": first["replicate_of"], "replicate_of": None, "seed": None, "seeds": len(trainings)}
-    return {**mean, **own, "seeds_stderr": seeds_stderr}
+    identity = {"run": first["replicate_of"], "replicate_of": None, "seed": None, "seeds": len(trainings)}
+    return {**mean, **identity, "seeds_stderr": seeds_stderr}

@@ -27,7 +27,7 @@ from mdpipe.pipeline.evaluations import read_evaluations, read_fids
 from mdpipe.pipeline.provenance import DVC_FILE
 from mdpipe.reporting import schemas, tables
 from mdpipe.reporting.charts import Chart, curves_table, exponents_chart, likelihood_chart, training_charts
-from mdpipe.reporting.claims import Measures, claims_markdown, claims_table, claims_to_display
+from mdpipe.reporting.claims import DISPLAYED_CLAIMS, Measures, claims_markdown, claims_table
 from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
 from mdpipe.reporting.graph import graph_chart
 from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, sheet_columns
@@ -38,13 +38,12 @@ from mdpipe.reporting.page import (
     Sourced,
     model_card,
     report_page,
-    run_facts,
     settings_table,
 )
 from mdpipe.reporting.published import compare_with_published
-from mdpipe.reporting.schemas import FILE, Schema, to_markdown, without_replicates, write_table
+from mdpipe.reporting.schemas import FILE, Schema, to_markdown, to_texts, without_replicates, write_table
 from mdpipe.reporting.seeds import pair_trainings
-from mdpipe.reporting.steps_to_bound import RunSteps, changed_settings, first_crossing, steps_table, steps_to_display
+from mdpipe.reporting.steps_to_bound import DISPLAYED_STEPS, RunSteps, changed_settings, first_crossing, steps_table
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
 """The packages that the numbers depend on."""
@@ -59,29 +58,29 @@ def _path(path: Path, *columns: str | pl.Expr) -> pl.Expr:
     return pl.format(str(path), *columns)
 
 
-def _of_means(table: str, *of_rows: pl.Expr) -> pl.Expr:
+def _file_of_means(table: str, *of_rows: pl.Expr) -> pl.Expr:
     """Return the CSV file for means over seeds, and otherwise the first file that a row has."""
     return pl.when(pl.col("seeds") > 1).then(pl.lit(f"{paths.RESULTS}/{table}.csv")).otherwise(pl.coalesce(*of_rows))
 
 
-def _any_run(*columns: str) -> pl.Expr:
+def _first_run(*columns: str) -> pl.Expr:
     """Return the row's run, or the first one with the same columns, whose file a row without a run is in, too."""
     return pl.col("run").fill_null(pl.col("run").drop_nulls().first().over(columns))
 
 
 FILES = {
-    "likelihood": _of_means(
+    "likelihood": _file_of_means(
         "likelihood", _path(paths.metrics("evaluate", "{}"), "run"), _path(paths.record("encode", "{}"), "dataset")
     ),
-    "zero_shot": _of_means(
+    "zero_shot": _file_of_means(
         "zero_shot",
         _path(paths.metrics("zero_shot", "{}-{}"), "run", "source"),
-        _path(paths.record("zero_shot", "{}-{}"), _any_run("source", "dataset"), "source"),
+        _path(paths.record("zero_shot", "{}-{}"), _first_run("source", "dataset"), "source"),
     ),
     "datasets": _path(paths.record("encode", "{}"), "dataset"),
     "samples": _path(paths.metrics("sample", "{}"), "run"),
     "samplers": _path(paths.plot("samplers", "{}"), "run"),
-    "image_quality": _path(paths.record("image_quality", "{}"), _any_run("dataset", "features")),
+    "image_quality": _path(paths.record("image_quality", "{}"), _first_run("dataset", "features")),
     "steps_to_bound": _path(paths.plot("curves", "{}"), "run"),
     "training": _path(paths.metrics("train", "{}"), "run"),
     "published": pl.lit(str(paths.PUBLISHED)),
@@ -109,8 +108,9 @@ def report(params: Params) -> None:
     curves = {run: _read_csv(paths.plot("curves", run), run) for run in params.runs}
     steps = steps_table(list(_steps_to_bound(params, curves, costs)))
     claims = claims_table(Measures(params, read_evaluations, read_fids))
+    notes = {"likelihood": tables.worse_than_unigram(without_replicates(results["likelihood"]))}
     for name, table in results.items():
-        write_table(table, paths.RESULTS / name)
+        write_table(table, paths.RESULTS / name, notes.get(name, ()))
     trained = tables.table_of_runs(_records("train", params.runs), schemas.TRAINING, "train").with_columns(
         dataset=pl.col("run").replace_strict({name: run.dataset for name, run in params.runs.items()}),
         training_loss=pl.col("run").replace_strict({name: _training_loss(run) for name, run in params.runs.items()}),
@@ -119,7 +119,7 @@ def report(params: Params) -> None:
     atomic_write(paths.RESULTS / "curves.csv", losses.write_csv().encode())
 
     shown = {name: without_replicates(table) for name, table in results.items()}
-    shown["steps_to_bound"] = steps_to_display(steps)
+    shown["steps_to_bound"] = to_texts(steps, DISPLAYED_STEPS)
     unit = pl.when(training_loss=schemas.BOUND_LOSS).then("unit")  # Only a bound is in bits.
     shown["training"] = trained.select(*schemas.TRAINING, "training_loss").with_columns(unit=unit)
     if paths.PUBLISHED.exists():
@@ -127,12 +127,11 @@ def report(params: Params) -> None:
         shown["published"] = compare_with_published(shown["likelihood"], shown["zero_shot"], published, params)
     shown["costs"] = pl.DataFrame(costs.get("results", []), schema=schemas.COSTS)
     shown = {name: table.with_columns(FILES[name].alias(FILE)) for name, table in shown.items()}
-    shown["claims"] = claims_to_display(claims)
+    shown["claims"] = to_texts(claims, DISPLAYED_CLAIMS)
     runs = list(params.replicates())
     trained = trained.sort("dataset", "run")
     content = Report(
-        run=_recorded_run(costs),
-        made_by=_made_by(params),
+        facts=_facts(params, costs),
         tables=shown,
         settings=settings_table({run: _settings(params.runs[run]) for run in runs}),
         figures=_figures(params, shown),
@@ -146,7 +145,7 @@ def report(params: Params) -> None:
     files |= {f"{name}.svg": figure.to_svg() for name, figure in content.figures.items()}
     files |= {f"cards/{run}.md": model_card(run, content) for run in runs}
     if params.steps_to_bound:
-        files |= {"steps_to_bound.csv": steps.write_csv(), "steps_to_bound.md": to_markdown(steps_to_display(steps))}
+        files |= {"steps_to_bound.csv": steps.write_csv(), "steps_to_bound.md": to_markdown(shown["steps_to_bound"])}
     if params.claims:
         files |= {"claims.csv": claims.write_csv(), "claims.md": claims_markdown(claims)}
     with atomic_dir(paths.REPORT) as folder:
@@ -161,7 +160,7 @@ def _results(params: Params) -> dict[str, pl.DataFrame]:
     encodings = [read_record(paths.record("encode", dataset)) for dataset in params.datasets]
     differences = [_difference(params, pair) for pair in params.comparisons]
     likelihood = tables.likelihood_table(_records("evaluate", params.runs), encodings, differences)
-    errors = {run: _over_seeds(names).stderr_evaluation for run, names in replicates.items() if len(names) > 1}
+    errors = {run: _estimate_over_seeds(names).stderr_evaluation for run, names in replicates.items() if len(names) > 1}
     pairs = [f"{run}-{source}" for run in params.zero_shot.runs for source in params.zero_shot.sources]
     zero_shot = tables.zero_shot_table(_records("zero_shot", pairs))
     compared = {run: pl.read_csv(paths.plot("samplers", run)) for run in params.samplers.runs}
@@ -209,7 +208,7 @@ def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
     """
     names, baselines = pair_trainings(params, pair.run, pair.baseline)
     if len(names) > 1:
-        estimate, trainings = _over_seeds(names, baselines), f"{len(names)} trainings each"
+        estimate, trainings = _estimate_over_seeds(names, baselines), f"{len(names)} trainings each"
         names_of_errors = ("stderr", "stderr_evaluation", "stderr_seeds")
         errors = {f"difference_{name}": getattr(estimate, name) for name in names_of_errors}
         return pair.model_dump() | {"difference": estimate.value, "trainings": trainings} | errors
@@ -237,8 +236,8 @@ def _steps_to_bound(params: Params, curves: Mapping[str, pl.DataFrame], costs: M
             train_steps=run.train.steps,
             steps=[first_crossing(list(at), list(bits), section.bits) for at, bits in points],
             cpu_seconds=known if len(known) == len(names) else [],
-            final=_over_seeds(names) if has_seeds else read_record(paths.metrics("evaluate", name))["value"],
-            difference=_over_seeds(names, baselines) if has_seeds and not is_baseline else None,
+            final=_estimate_over_seeds(names) if has_seeds else read_record(paths.metrics("evaluate", name))["value"],
+            difference=_estimate_over_seeds(names, baselines) if has_seeds and not is_baseline else None,
         )
 
 
@@ -248,27 +247,37 @@ def _get_training_settings(run: Run) -> dict[str, Any]:
     return run.model_dump(mode="json", include={"objective", "class_cond", "network", "train"}, exclude=validation)
 
 
-def _over_seeds(names: Sequence[str], baselines: Sequence[str] = ()) -> SeedsEstimate:
+def _estimate_over_seeds(names: Sequence[str], baselines: Sequence[str] = ()) -> SeedsEstimate:
     """Return the bits per token of trainings, or minus those of their baselines."""
     totals = read_evaluations(names).totals
     nats = totals.nats - read_evaluations(baselines).totals.nats if baselines else totals.nats
     return seeds_estimate(nats, totals.sizes, totals.clusters).scale(1 / math.log(2))
 
 
-def _recorded_run(costs: Mapping[str, Any]) -> dict[str, Sourced]:
-    """Return the facts on the run of `COSTS`, not on this one: equal results must give equal pages."""
-    if not costs:
-        missing = "none is recorded of these params; `mdpipe bench stages` does, and `snakemake` then shows it here"
-        return {"run": Sourced(missing)}
-    facts = {"run": "recorded run", **run_facts(costs)}
-    return {name: Sourced(text, str(paths.COSTS)) for name, text in facts.items()}
-
-
-def _made_by(params: Params) -> dict[str, Sourced]:
-    """Return seeds and versions."""
+def _facts(params: Params, costs: Mapping[str, Any]) -> dict[str, Sourced]:
+    """Return facts on the run of `COSTS`, not on this one, since equal results give equal pages; seeds and versions."""
+    facts = {}
+    if costs:
+        machine, stages = costs["machine"], costs["results"]
+        minutes = sum(stage["seconds"] for stage in stages) / 60
+        training = [stage for stage in stages if stage["stage"].startswith("train@")]
+        tokens, seconds = (sum(stage[key] for stage in training) for key in ("tokens", "seconds"))
+        facts["recorded run"] = "made with these params; this page may come from a later run"
+        facts |= {"commit": str(machine["commit"]), "date": costs["date"]}
+        facts["machine"] = "{processor}, {cores} cores, {memory_gib} GiB, {device}".format_map(machine)
+        if "wall_seconds" in costs:
+            facts["wall time"] = f"{costs['wall_seconds'] / 60:,.0f} minutes"
+        facts["time of stages"] = f"{minutes:,.0f} minutes, the sum of {len(stages)} stages"
+        if training:
+            rate = f"{tokens / seconds:,.0f} tokens/s, over {len(training)} runs"
+            facts["training"] = f"{rate}, including the start and end of each process"
+    missing = "none with these params. After a run, `mdpipe bench stages` records its times, machine and commit, and "
+    missing += "`snakemake report` shows them here."
     trainings = [f"{len(names)} trainings of {run}" for run, names in params.replicates().items() if len(names) > 1]
     packages = [f"Python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
     return {
+        "recorded run": Sourced(missing),
+        **{name: Sourced(text, str(paths.COSTS)) for name, text in facts.items()},
         "seed": Sourced(", ".join([str(params.seed), *trainings]), str(RESOLVED_PARAMS_FILE)),
         "packages": Sourced(", ".join(packages)),
     }
