@@ -35,7 +35,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from mdpipe.commands.upkeep import lock_holders, repair_rwlock
 from mdpipe.data.artifacts.files import atomic_write
-from mdpipe.messages import printable_lines, without_secrets
+from mdpipe.messages import counted, printable_lines, without_secrets
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
 from mdpipe.params.errors import did_you_mean
 from mdpipe.params.root import REPLICATES_FILE
@@ -109,12 +109,19 @@ def prepare(repo: Repo, stages: list[Stage], params: Params, *, dry_run: bool) -
         exit_with(error)
     for stage in due:
         if files := list(find_leftovers(stage, stages)):
-            more = f" and {len(files) - 1} more files" if files[1:] else ""
-            sys.stderr.write(
-                f"{stage.name} reads {files[0]}{more} that no stage makes now; `mdpipe clean` lists such files\n"
-            )
+            sys.stderr.write(f"{leftover_note(stage.name, files)}\n")
     check_targets(params, stages)
     return planned
+
+
+def leftover_note(stage: str, files: list[Path]) -> str:
+    """Return what the files are that a stage depends on and no stage makes, and how to remove or restore them."""
+    folders = ", ".join(dict.fromkeys(file.parts[0] for file in files))
+    return (
+        f"{stage} also depends on {counted(len(files), 'files')} in {folders} of earlier params, such as {files[0]}; no"
+        " result uses them. `mdpipe clean --force` removes them, and what else earlier params left (`mdpipe clean` lists"
+        " it); committed ones stay in git (docs/earlier-results.md)"
+    )
 
 
 def require_fitting_sources(params: Params, due: list[Stage]) -> None:
