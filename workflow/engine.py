@@ -85,6 +85,8 @@ FOLDER_TIMESTAMP = ".snakemake_timestamp"
 
 _execute = Workflow.execute
 
+_failed: list[str] = []
+"""Stages that failed, in the order of their ends."""
 _locks: list[FileLock] = []
 """References that keep the lock until the process ends."""
 
@@ -119,7 +121,7 @@ def leftover_note(stage: str, files: list[Path]) -> str:
     folders = ", ".join(dict.fromkeys(file.parts[0] for file in files))
     return (
         f"{stage} also depends on {counted(len(files), 'files')} in {folders} of earlier params, such as {files[0]}; no"
-        " result uses them. `mdpipe clean --force` removes them, and what else earlier params left (`mdpipe clean` lists"
+        " result uses them. `mdpipe clean --force` removes them and what else earlier params left (`mdpipe clean` lists"
         " it); committed ones stay in git (docs/earlier-results.md)"
     )
 
@@ -347,14 +349,29 @@ def _set_times_before(requested: float, outputs: Iterable[str]) -> None:
 
 
 def add_messages(descriptions: Mapping[str, str]) -> Callable[[logging.LogRecord], bool]:
-    """Return a filter of Snakemake's log that gives failed jobs the message of their rule; Snakemake prints `None`."""
+    """Return a filter of Snakemake's log that gives failed jobs the message of their rule; Snakemake prints `None`.
+
+    It notes their names for `print_failures`.
+    """
 
     def add(record: logging.LogRecord) -> bool:
-        if getattr(record, "event", None) is LogEvent.JOB_ERROR and record.rule_msg is None:  # type: ignore[attr-defined]
-            record.rule_msg = descriptions.get(record.rule_name)  # type: ignore[attr-defined]
+        if getattr(record, "event", None) is LogEvent.JOB_ERROR:
+            _failed.append(record.rule_name)  # type: ignore[attr-defined]
+            record.rule_msg = record.rule_msg or descriptions.get(record.rule_name)  # type: ignore[attr-defined]
         return True
 
     return add
+
+
+def print_failures() -> None:
+    """Print each failed stage with the last line of its log that begins as an error of mdpipe, or else the last line.
+
+    Output of later jobs and of Snakemake has buried these lines.
+    """
+    for stage in dict.fromkeys(_failed):
+        lines = [line.strip() for line in last_lines([f"logs/{stage}.log"])]
+        reasons = [line for line in lines if line.startswith(("mdpipe: ", "error: "))]
+        sys.stderr.write(f"{stage} failed: {(reasons or lines)[-1]}\n")
 
 
 def last_lines(logs: Iterable[str]) -> Iterator[str]:

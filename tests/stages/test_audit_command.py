@@ -30,7 +30,9 @@ def test_a_bound_has_a_table_and_a_last_line():
 
 def test_the_allowance_for_the_boundary_terms_is_shown():
     """A copied fair bit has 0.5 bits per token; with epsilon 0.1, prior and reconstruction cost 2 x 0.1 bits."""
-    status, output, _ = audit("md4", "--setting", "timesteps=null", "--setting", "schedule={kind: linear, epsilon: 0.1}")
+    status, output, _ = audit(
+        "md4", "--setting", "timesteps=null", "--setting", "schedule={kind: linear, epsilon: 0.1}"
+    )
     assert status == 0
     assert "0.5000  0.6000   exact  meets it within 0.2000" in output
 

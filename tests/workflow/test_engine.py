@@ -139,7 +139,9 @@ def test_files_of_earlier_params_in_a_shared_folder_are_found() -> None:
     assert list(find_leftovers(report, [made, report])) == found
     assert list(find_leftovers(made, [made, report])) == []
     note = leftover_note("report", found)
-    assert note.startswith("report also depends on 2 files in metrics of earlier params, such as metrics/encode/old.json;")
+    assert note.startswith(
+        "report also depends on 2 files in metrics of earlier params, such as metrics/encode/old.json;"
+    )
     assert "`mdpipe clean --force` removes them" in note
 
 

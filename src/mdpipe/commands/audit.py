@@ -14,7 +14,7 @@ from mdpipe.console import WIDTH
 from mdpipe.evaluation.audit import COUNTEREXAMPLES, DIGITS, Check, audit
 from mdpipe.params import ParamsError, parse_assignments
 from mdpipe.params.diffusion import ObjectiveConfig, ScheduleConfig, ScheduledConfig
-from mdpipe.params.errors import did_you_mean, problem_lines
+from mdpipe.params.errors import problem_lines
 from mdpipe.params.registry import KindConfig
 
 
@@ -57,7 +57,7 @@ def run_audit(kind: str | None, settings: Sequence[str]) -> None:
                 raise ParamsError(f"--setting {key} repeats what {kind} is; write --setting {own}={given[key]}")
         audited = {name: schedule for name, config in built_in.items() if issubclass(config, ScheduledConfig)}
     else:
-        hint = did_you_mean(kind, [*ObjectiveConfig.kinds, *ScheduleConfig.kinds, *COUNTEREXAMPLES])
+        hint = ObjectiveConfig.hint(kind, [*ObjectiveConfig.kinds, *ScheduleConfig.kinds, *COUNTEREXAMPLES])
         raise ParamsError(
             f"there is no objective, schedule or counterexample {kind!r}{hint}; `mdpipe audit --list` names all"
         )

@@ -137,7 +137,7 @@ def compare(
 
 
 def _within(allowance: float, source: Source) -> str:
-    """Return the allowance in nats as ` within 0.1000` in bits per unit of the source; "" if the digits do not show it."""
+    """Return an allowance in nats as ` within 0.1000`, in bits per unit; "" if the digits do not show it."""
     shown = f"{allowance / (source.units * math.log(2)):.{DIGITS}f}"
     return f" within {shown}" if float(shown) else ""
 
