@@ -185,7 +185,7 @@ class KindConfig(Config):
     renamed_kinds: ClassVar[dict[str, str]] = {}
     """New names of kinds, by their names in earlier versions."""
     names_elsewhere: ClassVar[dict[str, str]] = {}
-    """How to write what papers and other code give these names, in lowercase with _ for -."""
+    """Kinds, with a note, by the names that papers and other code give them, in lowercase with _ for -."""
 
     kind: str
 
