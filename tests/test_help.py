@@ -1,6 +1,7 @@
 """The help of every command shows all that its docstring and its options' texts say."""
 
 import re
+from typing import get_args
 
 import pytest
 import typer
@@ -8,6 +9,8 @@ from typer.testing import CliRunner
 
 from mdpipe.cli import app
 from mdpipe.commands.interactive import SUFFIXES
+from mdpipe.commands.score import PROTOCOLS
+from mdpipe.params.diffusion import TimeGrid
 from mdpipe.params.sampling import SamplerConfig
 
 GROUP = typer.main.get_group(app)
@@ -57,3 +60,8 @@ def test_help_names_every_sampler_setting_and_file_type(command: str) -> None:
     ]:
         assert re.search(rf"(?<![\w.]){re.escape(word)}(?!\w)", text), word
     assert "(1 + s) conditional - s unconditional" in text
+
+
+def test_fixed_choices_of_an_option_are_its_placeholder() -> None:
+    assert f"--protocol {'|'.join(PROTOCOLS)} " in help_text("score")
+    assert f"--time-grid {'|'.join(get_args(TimeGrid))} " in help_text("generate")

@@ -35,7 +35,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from mdpipe.commands.upkeep import lock_holders, repair_rwlock
 from mdpipe.data.artifacts.files import atomic_write
-from mdpipe.messages import printable_lines, without_secrets
+from mdpipe.messages import counted, printable_lines, without_secrets
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
 from mdpipe.params.errors import did_you_mean
 from mdpipe.params.root import REPLICATES_FILE
@@ -85,6 +85,8 @@ FOLDER_TIMESTAMP = ".snakemake_timestamp"
 
 _execute = Workflow.execute
 
+_failed: list[str] = []
+"""Stages that failed, in the order of their ends."""
 _locks: list[FileLock] = []
 """References that keep the lock until the process ends."""
 
@@ -109,12 +111,19 @@ def prepare(repo: Repo, stages: list[Stage], params: Params, *, dry_run: bool) -
         exit_with(error)
     for stage in due:
         if files := list(find_leftovers(stage, stages)):
-            more = f" and {len(files) - 1} more files" if files[1:] else ""
-            sys.stderr.write(
-                f"{stage.name} reads {files[0]}{more} that no stage makes now; `mdpipe clean` lists such files\n"
-            )
+            sys.stderr.write(f"{leftover_note(stage.name, files)}\n")
     check_targets(params, stages)
     return planned
+
+
+def leftover_note(stage: str, files: list[Path]) -> str:
+    """Return what the files are that a stage depends on and no stage makes, and how to remove or restore them."""
+    folders = ", ".join(dict.fromkeys(file.parts[0] for file in files))
+    return (
+        f"{stage} also depends on {counted(len(files), 'files')} in {folders} of earlier params, such as {files[0]}; no"
+        " result uses them. `mdpipe clean --force` removes them and what else earlier params left (`mdpipe clean` lists"
+        " it); committed ones stay in git (docs/earlier-results.md)"
+    )
 
 
 def require_fitting_sources(params: Params, due: list[Stage]) -> None:
@@ -340,14 +349,29 @@ def _set_times_before(requested: float, outputs: Iterable[str]) -> None:
 
 
 def add_messages(descriptions: Mapping[str, str]) -> Callable[[logging.LogRecord], bool]:
-    """Return a filter of Snakemake's log that gives failed jobs the message of their rule; Snakemake prints `None`."""
+    """Return a filter of Snakemake's log that gives failed jobs the message of their rule; Snakemake prints `None`.
+
+    It notes their names for `print_failures`.
+    """
 
     def add(record: logging.LogRecord) -> bool:
-        if getattr(record, "event", None) is LogEvent.JOB_ERROR and record.rule_msg is None:  # type: ignore[attr-defined]
-            record.rule_msg = descriptions.get(record.rule_name)  # type: ignore[attr-defined]
+        if getattr(record, "event", None) is LogEvent.JOB_ERROR:
+            _failed.append(record.rule_name)  # type: ignore[attr-defined]
+            record.rule_msg = record.rule_msg or descriptions.get(record.rule_name)  # type: ignore[attr-defined]
         return True
 
     return add
+
+
+def print_failures() -> None:
+    """Print each failed stage with the last line of its log that begins as an error of mdpipe, or else the last line.
+
+    Output of later jobs and of Snakemake has buried these lines.
+    """
+    for stage in dict.fromkeys(_failed):
+        lines = [line.strip() for line in last_lines([f"logs/{stage}.log"])]
+        reasons = [line for line in lines if line.startswith(("mdpipe: ", "error: "))]
+        sys.stderr.write(f"{stage} failed: {(reasons or lines)[-1]}\n")
 
 
 def last_lines(logs: Iterable[str]) -> Iterator[str]:

@@ -144,8 +144,8 @@ def check(
     from mdpipe.commands.check import describe
 
     params = load_params(file)
-    typer.echo(dump_params(params).rstrip() if resolved else describe(params))
     require_usable(params, with_sources=True)
+    typer.echo(dump_params(params).rstrip() if resolved else describe(params))
     if not resolved:
         typer.echo("The params are valid, and the files that they name begin as they should.")
 
@@ -153,13 +153,14 @@ def check(
 @app.command()
 def plan(
     file: Annotated[Path, typer.Argument(help="The params file.")] = Path("params.yaml"),
-    mfu: Annotated[float, typer.Option(help="Fraction of the peak that training reaches.")] = 0.4,
+    mfu: Annotated[float, typer.Option(help="Fraction of the peak that training on a GPU reaches.")] = 0.4,
     peak: Annotated[float, typer.Option(help="TFLOP/s of a GPU; by default an H100's, dense in bfloat16.")] = 989.0,
+    cpu_gflops: Annotated[float, typer.Option(help="GFLOP/s that training reaches on a CPU core, in float32.")] = 50.0,
 ) -> None:
     """Count what every stage will fetch, keep, read and compute, before anything runs."""
     from mdpipe.commands.plan import describe
 
-    typer.echo(describe(load_params(file), mfu, peak))
+    typer.echo(describe(load_params(file), mfu, peak, cpu_gflops))
 
 
 @app.command()
@@ -293,7 +294,8 @@ def score(
     protocol: Annotated[
         str,
         typer.Option(
-            help="conditional: continuations given their contexts; md4: both together, padded, as in the paper."
+            metavar="conditional|md4",
+            help="conditional: continuations given their contexts; md4: both together, padded, as in the paper.",
         ),
     ] = "conditional",
     num_mc_samples: Annotated[

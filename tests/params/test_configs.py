@@ -327,6 +327,18 @@ def test_the_old_name_of_a_kind_is_refused_with_the_new_one(family, old, with_se
     assert f"{old} is now called {new}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("family", "elsewhere"), [(family, name) for family in FAMILIES for name in family.names_elsewhere]
+)
+def test_a_name_of_the_literature_is_refused_with_the_one_here(family, elsewhere):
+    here = family.names_elsewhere[elsewhere]
+    assert here.partition(" here")[0] in family.kinds
+    for written in (elsewhere, elsewhere.upper(), elsewhere.replace("_", "-")):
+        with pytest.raises(ValidationError) as error:
+            family.parse({"kind": written})
+        assert f"; {written} is {here}" in str(error.value)
+
+
 def test_all_new_names_of_an_old_params_file_are_given_at_once():
     with pytest.raises(ParamsError) as error:
         parse_params(OLD)

@@ -308,6 +308,20 @@ def test_every_problem_of_a_file_is_reported_at_once():
     }
 
 
+def test_a_list_of_allowed_keys_is_given_once():
+    """Runs often share a mistake; what is allowed is the same for all of them."""
+    first, second, other = error_of(
+        {
+            "runs.chars_md4.train.step": 1,
+            "runs.chars_ar.train.step": 1,
+            "runs.digits.network.width": 1,
+        }
+    ).splitlines()
+    assert "allowed: steps, batch_size," in first
+    assert second.endswith("(did you mean 'steps'?); allowed: the same as for runs.chars_md4.train")
+    assert "allowed: kind, " in other
+
+
 @given(
     path=st.sampled_from(
         ["seed", "runs.chars_md4.train.steps", "runs.digits.network.num_blocks", "datasets.digits.image_size"]

@@ -67,7 +67,9 @@ def test_a_target_is_one_stage_and_a_failing_one_stops_no_other(built_copy):
         built_copy.edit_params(f"runs.{run}.sample.sampler.steps", 5)
     built_copy.run("snakemake", "sample@digits")
     assert built_copy.stages_run() == ["sample digits"]
-    assert "package 'no_such_package' is not installed" in built_copy.run("snakemake", succeeds=False)
+    said = built_copy.run("snakemake", succeeds=False)
+    reason = "mdpipe: package 'no_such_package' is not installed"
+    assert f"download@typer_docs failed: {reason}" in said.rpartition("Exiting because")[2]
     assert "sample chars_md4" in built_copy.stages_run()
     assert not built_copy.is_up_to_date()
 

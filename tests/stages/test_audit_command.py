@@ -28,6 +28,24 @@ def test_a_bound_has_a_table_and_a_last_line():
     assert output.splitlines()[-1].startswith("any_order passes 10 checks: it is never below the entropy; at most ")
 
 
+def test_the_allowance_for_the_boundary_terms_is_shown():
+    """A copied fair bit has 0.5 bits per token; with epsilon 0.1, prior and reconstruction cost 2 x 0.1 bits."""
+    status, output, _ = audit(
+        "md4", "--setting", "timesteps=null", "--setting", "schedule={kind: linear, epsilon: 0.1}"
+    )
+    assert status == 0
+    assert "0.5000  0.6000   exact  meets it within 0.2000" in output
+
+
+def test_the_last_line_covers_all_settings():
+    _, output, _ = audit("md4")
+    assert output.endswith(
+        "at most 0.0002 bits/token above it with exact conditionals (linear), and 0.2 in all settings (epsilon = 0.1)"
+    )
+    _, output, _ = audit("any_order")
+    assert output.endswith("at most 0 bits/token above it with exact conditionals")
+
+
 @pytest.mark.parametrize(
     ("name", "figures"),
     [
@@ -87,6 +105,14 @@ def test_stated_settings_are_used():
         (["cosinee"], "'cosinee' (did you mean 'cosine'?)"),
         (["assumed_byte"], "'assumed_byte' (did you mean 'assumed_bytes'?)"),
         (["md4", "--setting", "schedule.epsilon=0.01"], 'write --setting "schedule={kind: linear, epsilon: 0.01}"'),
+        (["md4", "--setting", "epsilon=0.1"], 'write --setting "schedule={kind: linear, epsilon: 0.1}"'),
+        (["md4", "--setting", "exponent=2"], 'write --setting "schedule={kind: polynomial, exponent: 2}"'),
+        (
+            ["md4", "--setting", "schedule=cosine", "--setting", "epsilon=0.1"],
+            'write --setting "schedule={kind: cosine, epsilon: 0.1}"',
+        ),
+        (["md4", "--setting", "mean=1"], 'write --setting "time_distribution={kind: logit_normal, mean: 1}"'),
+        (["cosine", "--setting", "schedule.epsilon=0.1"], "repeats what cosine is; write --setting epsilon=0.1"),
         (["md4", "--setting", "schedules=cosine"], "unknown key 'schedules' (did you mean 'schedule'?)"),
         (["md4", "--setting", "timesteps=0"], "timesteps: 0 is refused: must be at least 1"),
         (["md4", "--setting", "timesteps"], "write --setting KEY=VALUE"),

@@ -1,9 +1,11 @@
 """`mdpipe plan`: its numbers are those of a count by hand, and it marks estimates and what is unknown."""
 
+import json
 import math
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +13,11 @@ from mdpipe.cli import app
 from mdpipe.commands.plan import Plan, describe, format_number, format_sum
 from mdpipe.networks.base import NetworkSpec, build_uninitialized
 from mdpipe.params import load_params, parse_params
+from mdpipe.pipeline import paths
 from mdpipe.training.performance import forward_flops
 from tests.stages.plan_rows import FILES, names_in_check, owt_small, rows_of, smoke, with_source
+
+ROOT = Path(__file__).parents[2]
 
 HOUR = 0.4 * 989e12 * 3600
 FINEWEB = {"kind": "catalog", "name": "fineweb_edu_100bt", "path": "constraints.txt"}
@@ -55,9 +60,9 @@ def test_every_stage_that_would_run_has_a_row(planned):
 def test_totals_are_the_sums_of_the_rows(planned):
     params, rows = planned
     flops = sum(row.flops for row in rows if not math.isnan(row.flops))
-    printed = next(line for line in describe(params, 0.4, 989).splitlines() if line.startswith("total"))
+    printed = next(line for line in describe(params, 0.4, 989, 50).splitlines() if line.startswith("total"))
     assert format_number(flops) in printed
-    assert ("at least" in printed) == any(math.isnan(row.disk + row.tokens) for row in rows)
+    assert ("≥" in printed) == any(math.isnan(row.disk + row.tokens) for row in rows)
 
 
 def test_training_costs_what_a_count_by_hand_gives(default_suite):
@@ -99,10 +104,32 @@ def test_half_the_peak_takes_twice_the_hours(empty):
     params = parse_params(content)
 
     def hours(mfu, peak):
-        line = next(line for line in describe(params, mfu, peak).splitlines() if line.startswith("train@chars_md4 "))
-        return float(line.split()[-2].replace(",", ""))
+        line = next(
+            line for line in describe(params, mfu, peak, 50).splitlines() if line.startswith("train@chars_md4 ")
+        )
+        return float(line.split()[-4].replace(",", ""))
 
     assert hours(0.2, 989) == hours(0.4, 494.5) == pytest.approx(2 * hours(0.4, 989), rel=0.1)
+
+
+def test_cpu_hours_of_the_default_suite_are_near_the_measured_ones(default_suite, capsys):
+    """Within a factor of two for every training, at the speed that the command assumes."""
+    measured = {result["stage"]: result for result in json.loads((ROOT / paths.COSTS).read_text())["results"]}
+    with pytest.raises(SystemExit):
+        app(["plan", str(FILES["params"])])
+    lines = capsys.readouterr().out.splitlines()
+    trainings = {line.split()[0]: line.split()[-2:] for line in lines if line.startswith("train@")}
+    assert len(trainings) == 10
+    for stage, (hours, unit) in trainings.items():
+        spent = measured[stage]["cpu_seconds"] / 3600
+        assert unit == "h"
+        assert 0.5 * spent < float(hours) < 2 * spent, stage
+
+
+def test_no_number_is_cut_off():
+    """Names of stages are folded before that."""
+    printed = describe(load_params(ROOT / "workflow/presets/paper_openwebtext.yaml"), 0.4, 989, 50)
+    assert "…" not in printed
 
 
 def test_every_mask_of_an_example_is_a_network_call(empty):
@@ -140,11 +167,11 @@ def test_left_to_right_costs_little_more_than_its_calls_read(empty):
 
 
 def test_what_is_not_known_shows_and_the_totals_say_at_least(empty):
-    printed = describe(parse_params(with_source(FINEWEB)), 0.4, 989)
+    printed = describe(parse_params(with_source(FINEWEB)), 0.4, 989, 50)
     lines = {line.split()[0]: line for line in printed.splitlines() if line}
-    assert re.fullmatch(r"download@pydantic_docs +\? +\? +- +- +-", lines["download@pydantic_docs"])
-    assert "at least" in lines["total"]
-    assert re.fullmatch(r"evaluate@chars_md4 +- +- +\? +\? +\?", lines["evaluate@chars_md4"])
+    assert re.fullmatch(r"download@pydantic_docs +\? +\? +- +- +- +-", lines["download@pydantic_docs"])
+    assert "≥" in lines["total"]
+    assert re.fullmatch(r"evaluate@chars_md4 +- +- +\? +\? +\? +\?", lines["evaluate@chars_md4"])
     assert "? is unknown until the data are downloaded and encoded" in printed
 
 
@@ -152,7 +179,7 @@ def test_a_folder_that_does_not_exist_is_named(empty):
     """Its size is unknown, and `?` alone would not say why."""
     content = smoke()
     content["sources"]["mine"] = {"kind": "text", "path": "my/texts"}
-    printed = " ".join(describe(parse_params(content), 0.4, 989).split())
+    printed = " ".join(describe(parse_params(content), 0.4, 989, 50).split())
     assert "sources.mine.path: 'my/texts' does not exist" in printed
 
 
@@ -161,8 +188,8 @@ def test_where_all_is_known_no_total_says_at_least(empty):
     content["runs"] = {"digits": content["runs"]["digits"]}
     content["datasets"], content["sources"] = ({"digits": content[key]["digits"]} for key in ("datasets", "sources"))
     del content["zero_shot"], content["samplers"], content["comparisons"], content["image_quality"]
-    printed = describe(parse_params(content), 0.4, 989)
-    assert "at least" not in printed
+    printed = describe(parse_params(content), 0.4, 989, 50)
+    assert "≥" not in printed
     assert "Nothing is unknown" in printed
 
 
@@ -190,7 +217,7 @@ def test_numbers_are_formatted_for_people(number, unit, text):
 
 def test_a_sum_of_known_and_unknown_says_at_least():
     unknown = (math.nan, True)
-    assert format_sum([(5e9, True), unknown], "B") == "at least ~5 GB"
+    assert format_sum([(5e9, True), unknown], "B") == "≥ ~5 GB"
     assert format_sum([unknown], "B") == format_sum([(0.001, False), unknown], "h") == "?"
     assert format_sum([(2e9, False), (3e9, False)], "B") == "5 GB"
 
@@ -224,7 +251,9 @@ def test_wrong_params_are_reported_as_by_check(empty, file):
     assert told.startswith("mdpipe: ") and told == exit_code("check", file)
 
 
-@pytest.mark.parametrize(("option", "value"), [("--mfu", "0"), ("--mfu", "1.5"), ("--peak", "0")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--mfu", "0"), ("--mfu", "1.5"), ("--peak", "0"), ("--cpu-gflops", "0")]
+)
 def test_a_fraction_or_peak_out_of_range_is_refused(empty, option, value):
     told = exit_code("plan", FILES["smoke"], option, value)
     assert told.startswith(f"mdpipe: {option} = ")
@@ -235,14 +264,14 @@ def test_memory_of_training_is_that_of_its_tensors(empty):
     """Weights, gradients, averages and two moments in float32: 20 bytes per weight."""
     params = parse_params(smoke())
     weights = Plan(params).models["chars_md4"].weights
-    assert f"chars_md4 {format_number(weights * 20, 'B')}, " in " ".join(describe(params, 0.4, 989).split())
+    assert f"chars_md4 {format_number(weights * 20, 'B')}, " in " ".join(describe(params, 0.4, 989, 50).split())
 
 
 @pytest.mark.slow
 def test_a_plan_does_not_import_the_compiler_or_the_optimizers(empty):
     code = (
         "import sys, pathlib; from mdpipe.params import load_params; from mdpipe.commands.plan import describe;"
-        f"describe(load_params(pathlib.Path({str(FILES['params'])!r})), 0.4, 989); print(*sys.modules)"
+        f"describe(load_params(pathlib.Path({str(FILES['params'])!r})), 0.4, 989, 50); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch._dynamo", "torch.distributed.tensor", "polars", "datasets"} & set(done.stdout.split())

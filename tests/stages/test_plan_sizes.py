@@ -224,7 +224,7 @@ def test_sizes_of_an_older_definition_do_not_count(place, params):
         assert math.isnan(rows[stage].disk)
     assert rows["encode@digits"] == there["encode@digits"]
     assert math.isnan(rows["evaluate@chars_md4"].tokens)
-    assert "? is unknown until" in describe(parse_params(moved), 0.4, 989.0)
+    assert "? is unknown until" in describe(parse_params(moved), 0.4, 989.0, 50)
 
 
 def test_a_dataset_of_another_definition_is_counted_anew(place, params):

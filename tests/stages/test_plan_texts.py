@@ -133,7 +133,7 @@ def test_files_that_cannot_be_read_are_named(empty, name, content):
     """With the message of the reader, which would come after the download."""
     (empty / name).write_text(content)
     kind = "parquet" if name == "a.parquet" else "jsonl"
-    printed = " ".join(describe(with_files({"kind": kind, "path": name}), 0.4, 989).split())
+    printed = " ".join(describe(with_files({"kind": kind, "path": name}), 0.4, 989, 50).split())
     assert f"sources.pydantic_docs: {name}" in printed
 
 

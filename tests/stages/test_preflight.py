@@ -57,7 +57,7 @@ def test_check_names_every_path_that_is_missing(place):
     Path("constraints.txt").unlink()
     result = check()
     assert result.exit_code == 1
-    assert "train@chars_md4" in result.output  # What would run is said all the same.
+    assert "train@chars_md4" not in result.output  # A list of stages would hide the problem.
     for source in smoke()["sources"]:
         assert f"sources.{source}.path: 'constraints.txt' does not exist" in result.output
 

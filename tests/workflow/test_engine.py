@@ -17,6 +17,7 @@ from workflow.engine import (
     STATE,
     LockFileError,
     acquire_workflow_lock,
+    leftover_note,
     mark_stale_stages,
     open_repo,
     params_for_dvc,
@@ -137,6 +138,11 @@ def test_files_of_earlier_params_in_a_shared_folder_are_found() -> None:
     found = [Path("metrics/encode/old.json"), Path("metrics/old")]
     assert list(find_leftovers(report, [made, report])) == found
     assert list(find_leftovers(made, [made, report])) == []
+    note = leftover_note("report", found)
+    assert note.startswith(
+        "report also depends on 2 files in metrics of earlier params, such as metrics/encode/old.json;"
+    )
+    assert "`mdpipe clean --force` removes them" in note
 
 
 def test_a_dry_run_asks_with_new_params_and_leaves_the_old_ones(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import snakemake.logging
 from snakemake.logging import DefaultFormatter
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from workflow.engine import LOG_LINES, add_messages, last_lines
+from workflow.engine import LOG_LINES, add_messages, last_lines, print_failures
 
 
 def test_the_last_lines_are_shown_under_the_path(tmp_path: Path) -> None:
@@ -76,3 +76,17 @@ def test_snakemake_shows_failed_jobs_by_the_replaced_function(tmp_path, monkeypa
     shown = formatter.format(failed_job(log))
     assert "the cause" in shown
     assert "step 10\n" not in shown
+
+
+def test_failed_stages_are_named_again_at_the_end(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("workflow.engine._failed", [])
+    log = Path("logs/train@chars_md4.log")
+    log.parent.mkdir()
+    log.write_text("step 1\nmdpipe: the cause\nERROR: failed to reproduce\n")
+    assert add_messages({})(failed_job(log))
+    print_failures()
+    assert capsys.readouterr().err == "train@chars_md4 failed: mdpipe: the cause\n"
+    log.write_text("step 1\nKilled\n")
+    print_failures()
+    assert capsys.readouterr().err == "train@chars_md4 failed: Killed\n"

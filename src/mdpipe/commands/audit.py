@@ -11,12 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mdpipe.console import WIDTH
-from mdpipe.evaluation.audit import COUNTEREXAMPLES, Check, audit
+from mdpipe.evaluation.audit import COUNTEREXAMPLES, DIGITS, Check, audit
 from mdpipe.params import ParamsError, parse_assignments
 from mdpipe.params.diffusion import ObjectiveConfig, ScheduleConfig, ScheduledConfig
-from mdpipe.params.errors import did_you_mean, problem_lines
-
-DIGITS = 4
+from mdpipe.params.errors import problem_lines
+from mdpipe.params.registry import KindConfig
 
 
 def describe_kinds() -> str:
@@ -52,9 +51,13 @@ def run_audit(kind: str | None, settings: Sequence[str]) -> None:
         audited = {kind: given}
     elif ScheduleConfig.find(kind):
         schedule = {"schedule": {"kind": kind, **given}}
+        for key in given:
+            if key.startswith("schedule."):
+                own = key.removeprefix("schedule.")
+                raise ParamsError(f"--setting {key} repeats what {kind} is; write --setting {own}={given[key]}")
         audited = {name: schedule for name, config in built_in.items() if issubclass(config, ScheduledConfig)}
     else:
-        hint = did_you_mean(kind, [*ObjectiveConfig.kinds, *ScheduleConfig.kinds, *COUNTEREXAMPLES])
+        hint = ObjectiveConfig.hint(kind, [*ObjectiveConfig.kinds, *ScheduleConfig.kinds, *COUNTEREXAMPLES])
         raise ParamsError(
             f"there is no objective, schedule or counterexample {kind!r}{hint}; `mdpipe audit --list` names all"
         )
@@ -83,17 +86,32 @@ def _checks(kind: str, given: dict[str, Any]) -> tuple[list[Check], str, str | N
 
 def _parse(kind: str, given: dict[str, Any]) -> ObjectiveConfig:
     config = ObjectiveConfig.find(kind)
-    for key, value in given.items():
-        section, dot, name = key.partition(".")
-        if dot and section == "schedule" and config is not None and issubclass(config, ScheduledConfig):
-            default = config.model_fields["schedule"].default.kind
-            schedule = f"{{kind: {default}, {name}: {value}}}"
-            raise ParamsError(f'--setting {key} names a part of the schedule; write --setting "schedule={schedule}"')
+    for key in given:
+        if config is not None and key not in config.model_fields and (found := _part_with(config, key, given)):
+            part, stated = found
+            words = part.replace("_", " ")
+            raise ParamsError(f'--setting {key} is a setting of the {words}; write --setting "{part}={stated}"')
     data = {"kind": kind, **given}
     try:
         return ObjectiveConfig.parse(data)
     except ValidationError as error:
         raise ParamsError("\n".join(problem_lines(error, data))) from None
+
+
+def _part_with(config: type[ObjectiveConfig], key: str, given: dict[str, Any]) -> tuple[str, str] | None:
+    """Return the part of an objective with a setting, `schedule.epsilon` or `epsilon`, and the part with this setting.
+
+    None if no part has it. The part is of the given kind or of its default kind, if these have the setting.
+    """
+    section, _, name = key.rpartition(".")
+    for part, field in config.model_fields.items():
+        family = field.annotation
+        if section not in ("", part) or not (isinstance(family, type) and issubclass(family, KindConfig)):
+            continue
+        for kind in (given.get(part), field.default.kind, *family.kinds):
+            if isinstance(kind, str) and kind in family.kinds and name in family.kinds[kind].model_fields:
+                return part, f"{{kind: {kind}, {name}: {given[key]}}}"
+    return None
 
 
 def _is_built_in(config: type[ObjectiveConfig]) -> bool:
@@ -135,10 +153,23 @@ def _explain(failures: Sequence[Check], unit: str, reason: str | None) -> str:
 
 
 def _how_tight(checks: Sequence[Check], unit: str) -> str:
-    """Return how far the bound is above the entropy with exact conditionals, in the first of the settings."""
-    setting = checks[0].setting
-    exact = [check for check in checks if check.setting == setting and check.denoiser == "exact"]
-    excess = max(check.bound.value - check.entropy for check in exact)
-    return (
-        f"at most {max(round(excess, 9), 0):.1g} {unit} above it with exact conditionals{setting and f' ({setting})'}"
-    )
+    """Return how far the bound is above the entropy with exact conditionals: in the first setting, and in all."""
+    exact = [check for check in checks if check.denoiser == "exact"]
+    first = _largest_excess([check for check in exact if check.setting == exact[0].setting])
+    largest = _largest_excess(exact)
+    tight = f"at most {_excess(first):.1g} {unit} above it with exact conditionals{_in_brackets(first)}"
+    if _excess(largest) <= _excess(first):
+        return tight
+    return f"{tight}, and {_excess(largest):.1g} in all settings{_in_brackets(largest)}"
+
+
+def _largest_excess(checks: Sequence[Check]) -> Check:
+    return max(checks, key=_excess)
+
+
+def _excess(check: Check) -> float:
+    return max(round(check.bound.value - check.entropy, 9), 0)
+
+
+def _in_brackets(check: Check) -> str:
+    return check.setting and f" ({check.setting})"

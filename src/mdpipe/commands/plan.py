@@ -24,11 +24,11 @@ from mdpipe.pipeline import paths
 from mdpipe.pipeline.preflight import missing_paths, missing_weights, unfit_sources
 from mdpipe.pipeline.provenance import locked_stages
 
-COLUMNS = {"download": "B", "disk": "B", "tokens": "", "FLOPs": "", "GPU-hours": "h"}
+COLUMNS = {"download": "B", "disk": "B", "tokens": "", "FLOPs": "", "GPU-hours": "h", "CPU-hours": "h"}
 """The table's columns and their units."""
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 MIN_HOURS = 0.01
-TERA, SECONDS_PER_HOUR = 1e12, 3600
+TERA, GIGA, SECONDS_PER_HOUR = 1e12, 1e9, 3600
 WEIGHT_BYTES = 4
 STATE_BYTES = 16
 """Per weight in a checkpoint, in float32: the weight, its average and AdamW's two moments."""
@@ -209,21 +209,33 @@ def find_changed(stage: str, section: str, entries: Mapping[str, Any]) -> set[st
     return {name for name, entry in entries.items() if get_recorded(name) not in (None, entry.model_dump(mode="json"))}
 
 
-def describe(params: Params, mfu: float, peak: float) -> str:
-    """Return the table and what it rests on, for networks that reach a fraction `mfu` of a GPU's `peak` in TFLOP/s."""
+def describe(params: Params, mfu: float, peak: float, cpu_gflops: float) -> str:
+    """Return the table and what it rests on.
+
+    Args:
+        params: The params.
+        mfu: Fraction of a GPU's peak that networks reach.
+        peak: Peak of a GPU in TFLOP/s.
+        cpu_gflops: GFLOP/s that networks reach on a CPU core.
+
+    Raises:
+        ValueError: A speed is out of range, or as for `Plan`.
+    """
     if not 0 < mfu <= 1:
         raise ValueError(f"--mfu = {mfu} must lie in (0, 1]: it is the fraction of the peak that is reached")
     if not peak > 0:
         raise ValueError(f"--peak = {peak} must be positive: TFLOP/s of one GPU")
+    if not cpu_gflops > 0:
+        raise ValueError(f"--cpu-gflops = {cpu_gflops} must be positive: GFLOP/s of one CPU core")
     plan = Plan(params)
     table = Table("stage", box=None, pad_edge=False)
-    table.columns[0].no_wrap = True
+    table.columns[0].overflow = "fold"  # Numbers keep their width.
     for heading in COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)
-    hours_per_flop = 1 / (mfu * peak * TERA * SECONDS_PER_HOUR)
+    per_gpu_hour, per_core_hour = mfu * peak * TERA * SECONDS_PER_HOUR, cpu_gflops * GIGA * SECONDS_PER_HOUR
     columns: list[list[tuple[float, bool]]] = [[] for _ in COLUMNS]
     for row in plan.rows():
-        numbers = (row.download, row.disk, row.tokens, row.flops, row.flops * hours_per_flop)
+        numbers = (row.download, row.disk, row.tokens, row.flops, row.flops / per_gpu_hour, row.flops / per_core_hour)
         cells = [(number, row.is_estimate) for number in numbers]
         table.add_row(
             row.stage, *(format_sum([cell], unit) for cell, unit in zip(cells, COLUMNS.values(), strict=True))
@@ -231,7 +243,9 @@ def describe(params: Params, mfu: float, peak: float) -> str:
         for column, cell in zip(columns, cells, strict=True):
             column.append(cell)
     table.add_row("total", *map(format_sum, columns, COLUMNS.values()))
-    notes = _notes(plan, mfu, peak, is_known=not any(math.isnan(number) for column in columns for number, _ in column))
+    notes = _notes(
+        plan, mfu, peak, cpu_gflops, is_known=not any(math.isnan(number) for column in columns for number, _ in column)
+    )
     return "\n".join([table_text(table), *(textwrap.fill(note, WIDTH, break_on_hyphens=False) for note in notes)])
 
 
@@ -250,7 +264,7 @@ def format_number(value: float, unit: str = "") -> str:
 def format_sum(numbers: Sequence[tuple[float, bool]], unit: str) -> str:
     """Return the sum of numbers, each with whether it is an estimate, which `~` marks.
 
-    If some are unknown, it is `at least` the sum of the others, unless that says nothing.
+    If some are unknown, it is `≥` the sum of the others, unless that says nothing.
     """
     known = [(value, is_estimate) for value, is_estimate in numbers if not math.isnan(value)]
     if not known:
@@ -261,13 +275,15 @@ def format_sum(numbers: Sequence[tuple[float, bool]], unit: str) -> str:
         text = f"~{text}"
     if len(known) == len(numbers):
         return text
-    return "?" if is_small else f"at least {text}"
+    return "?" if is_small else f"≥ {text}"
 
 
-def _notes(plan: Plan, mfu: float, peak: float, *, is_known: bool) -> Iterator[str]:
+def _notes(plan: Plan, mfu: float, peak: float, cpu_gflops: float, *, is_known: bool) -> Iterator[str]:
     """Yield what the numbers rest on, the memory of training, and whether something is unknown."""
     yield (
-        f"GPU-hours: at {mfu:.0%} of {peak:g} TFLOP/s. FLOPs: the networks' matrix products, with the head at every"
+        f"GPU-hours: at {mfu:.0%} of {peak:g} TFLOP/s. Without a GPU, CPU-hours of one core: at"
+        f" {cpu_gflops:g} GFLOP/s; trainings of the default suite reach about 50 on an AMD EPYC"
+        " (results/speed/stages.json). FLOPs: the networks' matrix products, with the head at every"
         " position; three forward passes per example in training, and upper limits for the samplers ancestral and"
         " autoregressive. Disk and memory: with AdamW's two moments, of which Muon has one for matrices."
     )
@@ -288,5 +304,5 @@ def _notes(plan: Plan, mfu: float, peak: float, *, is_known: bool) -> Iterator[s
     yield from missing_paths(plan.params, plan.params.sources)
     yield from unfit_sources(plan.params, plan.params.sources)
     yield from missing_weights(plan.params)
-    unknown = "? is unknown until the data are downloaded and encoded; totals are then lower bounds."
+    unknown = "? is unknown until the data are downloaded and encoded; totals are then lower bounds, with ≥."
     yield "Nothing is unknown." if is_known else unknown

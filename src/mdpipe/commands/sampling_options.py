@@ -45,7 +45,9 @@ class SamplingOptions:
     )
     steps: int | None = option(None, **_inherited("Steps of a sampler with a time grid", "128"), min=1)
     time_grid: str | None = option(
-        None, "Spacing of these steps, uniform or cosine; by default as in params.yaml (see --set), or else cosine"
+        None,
+        "Spacing of these steps; by default as in params.yaml (see --set), or else cosine",
+        metavar="uniform|cosine",
     )
     temperature: float | None = option(None, **_inherited("Temperature: below 1 sharpens, above 1 flattens", "1"))
     top_k: int | None = option(None, **_inherited("Sample from the K most likely tokens", "all"))

@@ -55,6 +55,9 @@ STEPS_OF_OTHERS = 32
 """Steps where the check is not about their number."""
 REQUIRED = {"polynomial": {"exponent": 2.0}}
 """Settings of schedules that have no default."""
+MEETS = "meets it"
+DIGITS = 4
+"""Decimals of the numbers in bits."""
 LARGE_EPSILON = 0.1
 """Makes the boundary terms so large that a wrong one shows."""
 
@@ -123,7 +126,7 @@ def compare(
     per_unit = 1 / (source.units * math.log(2))
     excess, error = bound.value - source.entropy, SIGMAS * bound.stderr + ROUNDING
     is_met = excess <= (slack or 0) + error
-    verdict, passes = "meets it" if is_met else "above it", True
+    verdict, passes = f"{MEETS}{_within(slack or 0, source)}" if is_met else "above it", True
     if math.isnan(excess - error):
         verdict, passes = "not a number", False
     elif excess < -error:
@@ -131,6 +134,12 @@ def compare(
     elif slack is not None and not is_met:
         verdict, passes = f"ABOVE by {excess * per_unit:.4g}", False
     return Check(setting, name, denoiser, source.entropy * per_unit, bound.scale(per_unit), verdict, passes)
+
+
+def _within(allowance: float, source: Source) -> str:
+    """Return an allowance in nats as ` within 0.1000`, in bits per unit; "" if the digits do not show it."""
+    shown = f"{allowance / (source.units * math.log(2)):.{DIGITS}f}"
+    return f" within {shown}" if float(shown) else ""
 
 
 def audit(config: ObjectiveConfig, stated: set[str], *, must_meet: bool) -> Iterator[Check]:
@@ -229,11 +238,14 @@ def check_steps(config: ObjectiveConfig, time_grid: str | None, *, must_meet: bo
             objective = _builder(_with(config, timesteps=count), is_random=True)(source.vocab_size)
             mean = exact_mean(objective, source)
             bound = mean.over(source.probabilities)
-            slack = (mean.boundary @ source.probabilities).item() + FALLS_BY * excess
+            boundary = (mean.boundary @ source.probabilities).item()
+            slack = boundary + FALLS_BY * excess
             setting = f"T = {count}" if time_grid is None else f"T = {count}, {time_grid} grid"
             is_first = math.isinf(excess)
             check = compare(setting, name, "exact", source, bound, slack if must_meet and not is_first else None)
-            yield replace(check, verdict="falls to it") if check.verdict == "meets it" and not is_first else check
+            falls = check.verdict.startswith(MEETS) and not is_first
+            within = _within(boundary, source)
+            yield replace(check, verdict=f"falls to{within or ' it'}") if falls else check
             excess = bound.value - source.entropy
 
 

@@ -60,6 +60,13 @@ class CosineConfig(ScheduleConfig):
 class ObjectiveConfig(KindConfig, package="mdpipe.diffusion.objectives"):
     """Training loss and likelihood bound."""
 
+    names_elsewhere: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("mdlm", "subs", "llada"), "md4 here, with the linear schedule, its default"),
+        "sedd_absorb": "sedd here",
+        "d3pm_absorb": "d3pm here",
+        **dict.fromkeys(("ar", "arm", "gpt"), "autoregressive here"),
+        **dict.fromkeys(("ardm", "ao_arm", "oa_ardm"), "any_order here"),
+    }
     has_time: ClassVar[bool] = True
     """False if the denoiser is not given a time."""
     is_causal: ClassVar[bool] = False

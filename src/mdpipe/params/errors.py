@@ -19,6 +19,10 @@ BrokenRules = Iterator[tuple[Keys, str]]
 
 MIN_PREFIX = 3
 """Minimum length of a prefix for which `did_you_mean` suggests a name."""
+ALLOWED = "; allowed: "
+"""Text before the names that a rule allows."""
+LONG_LIST = 40
+"""Characters of a list of names that is not repeated in the errors of one file."""
 MAX_SHOWN = 200
 """Maximum number of characters of a value in an error."""
 
@@ -112,14 +116,24 @@ def not_in(table: str, name: str, names: Iterable[str], why: str | None = None) 
     listed = ", ".join(allowed) or "none is defined"
     if why is not None:
         return f"{why}; allowed are {table}: {listed}"
-    return f"not one of {table}{did_you_mean(name, allowed)}; allowed: {listed}"
+    return f"not one of {table}{did_you_mean(name, allowed)}{ALLOWED}{listed}"
 
 
 def problem_lines(error: ValidationError, data: Any) -> list[str]:
     """Return a line for each error of a mapping, with the key, its value and the allowed values."""
     # A default that depends on an invalid setting is only a consequence of another error.
     found = [problem for problem in error.errors(include_url=False) if problem["type"] != DEPENDENT_DEFAULT]
-    return [_line(problem, data) for problem in found]
+    return list(_without_repetition(_line(problem, data) for problem in found))
+
+
+def _without_repetition(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines, with a reference to an earlier line in place of the same long list of allowed names."""
+    listed: dict[str, str] = {}
+    for line in lines:
+        start, sign, allowed = line.rpartition(ALLOWED)
+        where = listed.setdefault(allowed, line.partition(": ")[0])
+        is_repeated = sign and len(allowed) > LONG_LIST and line.partition(": ")[0] != where
+        yield f"{start}{ALLOWED}the same as for {where}" if is_repeated else line
 
 
 def _line(problem: ErrorDetails, data: Any) -> str:

@@ -29,6 +29,12 @@ class NetworkConfig(KindConfig, package="mdpipe.networks"):
     """False if the network cannot be conditioned on classes."""
     patch_size: ClassVar[int] = 1
     """Height and width of images must be a multiple of this."""
+    names_elsewhere: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("dit", "ddit"), "transformer here, with time_conditioning: true"),
+        **dict.fromkeys(("gpt", "gpt2"), "transformer here, which objective: autoregressive makes causal"),
+        "u_net": "unet here",
+        "u_vit": "uvit here",
+    }
     renamed: ClassVar[dict[str, str]] = {
         "width": "hidden_size",
         "blocks": "num_blocks",

@@ -30,7 +30,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from mdpipe.params.errors import BrokenRules, Keys, Missing, did_you_mean, errors_at, make_error
+from mdpipe.params.errors import ALLOWED, BrokenRules, Keys, Missing, did_you_mean, errors_at, make_error
 from mdpipe.params.fields import KEYS_WITHOUT_EFFECT
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Config(BaseModel):
             for key in unknown
         ]
         allowed = ", ".join(cls.model_fields) or "none"
-        return f"unknown key{'s' * (len(unknown) > 1)} {', '.join(keys)}; allowed: {allowed}"
+        return f"unknown key{'s' * (len(unknown) > 1)} {', '.join(keys)}{ALLOWED}{allowed}"
 
 
 @cache
@@ -184,6 +184,8 @@ class KindConfig(Config):
     """Module of the package with the class that is built from it; None for the module with the kind's name."""
     renamed_kinds: ClassVar[dict[str, str]] = {}
     """New names of kinds, by their names in earlier versions."""
+    names_elsewhere: ClassVar[dict[str, str]] = {}
+    """Kinds, with a note, by the names that papers and other code give them, in lowercase with _ for -."""
 
     kind: str
 
@@ -230,6 +232,8 @@ class KindConfig(Config):
         """Return the end of the error for an unknown kind, which suggests a similar one; "" if there is none."""
         if kind in cls.renamed_kinds:
             return f"; {kind} is now called {cls.renamed_kinds[kind]}"
+        if (here := cls.names_elsewhere.get(kind.lower().replace("-", "_"))) is not None:
+            return f"; {kind} is {here}"
         return did_you_mean(kind, allowed)
 
     @classmethod
