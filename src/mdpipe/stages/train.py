@@ -146,22 +146,17 @@ def _build_validator(params: Params, run: str, network: Network, objective: Obje
     held_out = EncodedDataset.open(paths.encoded(settings.dataset), "validation")
     tokens, labels = held_out.spaced_examples(validation.num_examples)
     total = held_out.tokens.size // held_out.stream_tokens  # Whole examples
-    clusters = held_out.clusters[1][np.arange(len(tokens)) * total // len(tokens)]
+    labels = None if settings.class_cond is None else labels
+    documents = held_out.clusters[1][np.arange(len(tokens)) * total // len(tokens)]
+    # A standard error needs two clusters: if all examples are of one document, they count as independent.
+    clusters = documents if len(set(documents)) > 1 else None
     # Rows of equal length, which are read in their order as images are.
     examples = held_out.model_copy(update={"modality": "image", "tokens": tokens})
     estimator = EstimatorConfig(num_mc_samples=validation.num_mc_samples, batch_size=validation.batch_size)
     rng = CounterRNG(params.seed, "validation")  # Validations of all runs have the same samples, as evaluations do.
 
     def estimate(objective: Objective, network: nn.Module) -> tuple[float, float]:
-        bits = likelihood_bound(
-            objective,
-            network,
-            examples,
-            estimator,
-            rng,
-            None if settings.class_cond is None else labels,
-            clusters if len(set(clusters)) > 1 else None,
-        ).bits_per_token()
+        bits = likelihood_bound(objective, network, examples, estimator, rng, labels, clusters).bits_per_token()
         return bits.value, bits.stderr
 
     return Validator(network, objective, estimate, validation, settings.train.steps)
