@@ -6,6 +6,8 @@ Shapes: B batch, L length, D width, V vocabulary; token index V is the mask.
 import math
 import pickle
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,8 @@ def check_interface(network: Network) -> None:
     _require_no_shared_tensors(network)
     loaded = _save_and_load(network)
     loaded_results = _results(loaded.eval())  # Before the tensors are compared, since it may cache some.
-    differing = [name for name, tensor in _unsaved_tensors(network).items() if _differs(tensor, loaded, name)]
+    tensors, loaded_tensors = _unsaved_tensors(network), _unsaved_tensors(loaded)
+    differing = [name for name in tensors if not _is_close(tensors[name], loaded_tensors.get(name))]
     _results(loaded.train(), as_in_training=True)
     if _global_random_states() != before:
         raise ValueError(
@@ -51,9 +54,7 @@ def check_interface(network: Network) -> None:
 def _results(network: Network, *, as_in_training: bool = False) -> tuple[Tensor, Tensor]:
     """Return hidden states (1, L, D) of masks at time 1, and logits (1, 1, V) of the first position.
 
-    Args:
-        network: The network.
-        as_in_training: True to pass class labels, and dropout keys if the network has dropout.
+    `as_in_training` passes class labels, and dropout keys if the network has dropout.
     """
     kind, vocab_size, length = network.config.kind, network.vocab_size, math.prod(network.shape)
     arguments: list[Any] = [torch.full((1, length), vocab_size), torch.ones(1, dtype=torch.float64), None]
@@ -61,21 +62,15 @@ def _results(network: Network, *, as_in_training: bool = False) -> tuple[Tensor,
         arguments[2] = torch.zeros(1, dtype=torch.int64)
     if as_in_training and network.dropout > 0:
         arguments.append(torch.zeros(1, 2, dtype=torch.int64))
-    try:
+    with _explain_failure(
+        f"network.kind = {kind} fails on masks, which are token {vocab_size} of a vocabulary of {vocab_size}, at a"
+        " float64 time"
+    ):
         hidden = network(*arguments)
-    except Exception as error:  # Whatever it raises.
-        raise ValueError(
-            f"network.kind = {kind} fails on masks, which are token {vocab_size} of a vocabulary of {vocab_size}, at a"
-            f" float64 time: {_describe(error)}"
-        ) from error
     if not isinstance(hidden, Tensor) or hidden.ndim != 3 or hidden.shape[:2] != (1, length):
         raise ValueError(f"network.kind = {kind} returns {_shape(hidden)}, not hidden states (1, {length}, D)")
-    try:
+    with _explain_failure(f"the head of network.kind = {kind} fails on hidden states (1, 1, {hidden.shape[2]})"):
         logits = network.head(hidden[:, :1])
-    except Exception as error:  # Whatever it raises.
-        raise ValueError(
-            f"the head of network.kind = {kind} fails on hidden states (1, 1, {hidden.shape[2]}): {_describe(error)}"
-        ) from error
     if not isinstance(logits, Tensor) or logits.shape != (1, 1, vocab_size):
         raise ValueError(
             f"the head of network.kind = {kind} returns {_shape(logits)}, not logits (1, 1, {vocab_size}) of all"
@@ -100,14 +95,10 @@ def _save_and_load(network: Network) -> Network:
     """Return the network as it is after saving and loading; the parameters are the same memory."""
     parameters = dict(network.named_parameters())
     state = {name: tensor if name in parameters else tensor.clone() for name, tensor in network.state_dict().items()}
-    try:
+    with _explain_failure(f"network.kind = {network.config.kind} cannot be loaded from its weights"):
         with Intercept(fill_empty):  # Otherwise, unused memory may by chance have the values that it should be set to.
             loaded = build_uninitialized(network.spec, "cpu")
         loaded.load_state_dict(state, assign=True)
-    except Exception as error:  # Whatever it raises.
-        raise ValueError(
-            f"network.kind = {network.config.kind} cannot be loaded from its weights: {_describe(error)}"
-        ) from error
     return loaded
 
 
@@ -120,15 +111,11 @@ def _unsaved_tensors(network: Network) -> dict[str, Tensor]:
     return {name: value for name, value in found.items() if isinstance(value, Tensor) and name not in saved}
 
 
-def _differs(tensor: Tensor, loaded: Network, name: str) -> bool:
-    other = _unsaved_tensors(loaded).get(name)
-    return other is None or not _is_close(tensor, other)
-
-
-def _is_close(first: Tensor, second: Tensor) -> bool:
-    """Return True if tensors are equal up to rounding."""
-    is_equal = first.shape == second.shape and first.dtype == second.dtype
-    return is_equal and torch.allclose(first, second, rtol=1e-3, atol=1e-6, equal_nan=True)
+def _is_close(first: Tensor, second: Tensor | None) -> bool:
+    """Return True if there are two tensors that are equal up to rounding."""
+    if second is None or first.shape != second.shape or first.dtype != second.dtype:
+        return False
+    return torch.allclose(first, second, rtol=1e-3, atol=1e-6, equal_nan=True)
 
 
 def _global_random_states() -> bytes:
@@ -140,5 +127,10 @@ def _shape(result: Any) -> str:
     return str(tuple(result.shape)) if isinstance(result, Tensor) else f"a {type(result).__name__}"
 
 
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+@contextmanager
+def _explain_failure(problem: str) -> Iterator[None]:
+    """Raise ValueError for any exception of a network's code, with the problem and the first line of its message."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{problem}: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error

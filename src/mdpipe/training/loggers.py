@@ -43,15 +43,14 @@ class LoggedRun:
 
     def flat_settings(self) -> dict[str, Any]:
         """Return the settings under dotted keys."""
+        return _flatten(self.settings)
 
-        def flatten(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-            if isinstance(value, Mapping):
-                for key, entry in value.items():
-                    yield from flatten(f"{prefix}.{key}" if prefix else key, entry)
-            else:
-                yield prefix, value
 
-        return dict(flatten("", self.settings))
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def log_to_console(metrics: TrainMetrics) -> None:

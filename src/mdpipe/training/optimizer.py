@@ -92,18 +92,13 @@ def build_optimizers(network: nn.Module, objective: Objective, settings: TrainCo
         )
     muon_ids = set(map(id, matrices))
     decay = "cautious_weight_decay" if optimizer.cautious_weight_decay else "weight_decay"
-    network_group: dict[str, Any] = {
-        "params": [parameter for parameter in network.parameters() if id(parameter) not in muon_ids],
-        "relative_rate": 1.0,
-        decay: optimizer.weight_decay,
-    }
-    objective_group: dict[str, Any] = {
-        "params": objective.parameters(),
-        "relative_rate": objective_peak / settings.learning_rate,
-        decay: 0.0,
-    }
+    others = [parameter for parameter in network.parameters() if id(parameter) not in muon_ids]
+    objective_rate = objective_peak / settings.learning_rate
     adamw = (CautiousAdamW if optimizer.cautious_weight_decay else AdamW)(
-        [network_group, objective_group],
+        [
+            {"params": others, "relative_rate": 1.0, decay: optimizer.weight_decay},
+            {"params": objective.parameters(), "relative_rate": objective_rate, decay: 0.0},
+        ],
         lr=settings.learning_rate,
         betas=(BETA1, optimizer.beta2),
         weight_decay=0.0,
@@ -165,18 +160,15 @@ class EMA:
     """
 
     def __init__(self, module: nn.Module, decay: float, start: int = 0) -> None:
-        self.decay = decay
-        self.start = start
+        self._decay, self._start = decay, start
         self._parameters = dict(module.named_parameters())
-        self._ema = {
-            name: parameter.detach().to(torch.float32, copy=True) for name, parameter in self._parameters.items()
-        }
+        self._ema = {name: weight.detach().to(torch.float32, copy=True) for name, weight in self._parameters.items()}
 
     def update(self, step: int) -> None:
         """Update the average with the weights after step k."""
         weights = [parameter.detach().float() for parameter in self._parameters.values()]
         if weights:
-            torch._foreach_lerp_(list(self._ema.values()), weights, 1 - ema_decay_at(step, self.decay, self.start))
+            torch._foreach_lerp_(list(self._ema.values()), weights, 1 - ema_decay_at(step, self._decay, self._start))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averages by parameter name."""
