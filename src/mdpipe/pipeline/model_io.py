@@ -9,6 +9,7 @@ tokenizer.json, sentencepiece.model, model.json    text: the tokenizer
 
 import math
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -54,8 +55,6 @@ UNITS = {
 }
 """The unit of bits per token, by tokenizer. A token of `text8` is a character, separators included; one of `bytes`
 may be a separator, which is not a byte of the text, so its unit is not bits/byte."""
-
-CLASS_LABEL = "class label"
 
 
 class ModelHeader(Header):
@@ -117,7 +116,7 @@ class TrainedModel:
     @property
     def class_cond(self) -> str | None:
         """Return what the model is conditioned on, as tables name it."""
-        return CLASS_LABEL if self.num_classes else None
+        return "class label" if self.num_classes else None
 
     @property
     def unit(self) -> str:
@@ -176,15 +175,11 @@ def load_model(run: str) -> TrainedModel:
         _ = network.spec  # The settings of both follow the rules of params.yaml.
     except ValidationError as error:
         raise ValueError(f"{directory / file}: {first_problem(error)}; {hint}") from None
-    _check_tokens(directory, header, network, hint)
+    if problem := next(_contradictions(directory, header, network, config, hint), None):
+        raise ValueError(f"{directory}/{problem}; {hint}")
     objective = Objective.build(config, network.vocab_size)
     if expected := objective.state_dict():
         objective.load_state_dict(load_weights(directory / OBJECTIVE, expected, hint))
-    if objective.is_causal != network.causal:
-        raise ValueError(
-            f"{directory / CONFIG_NAME}: causal = {network.causal} does not fit the objective"
-            f" {config.kind} of {RUN}; {hint}"
-        )
     device = compute_device()
     return TrainedModel(
         network=from_pretrained(directory).to(device).eval(),
@@ -199,29 +194,25 @@ def load_model(run: str) -> TrainedModel:
     )
 
 
-def _check_tokens(directory: Path, header: ModelHeader, network: NetworkHeader, hint: str) -> None:
-    """Check that modality, shape, tokenizer and vocabulary are those of one dataset."""
+def _contradictions(
+    directory: Path, header: ModelHeader, network: NetworkHeader, config: ObjectiveConfig, hint: str
+) -> Iterator[str]:
+    """Yield, after a file's name, why modality, shape, tokenizer, vocabulary and objective are not those of one run."""
     is_image = header.tokenizer == "pixels"
     if header.tokenizer not in UNITS:
-        raise ValueError(
-            f"{directory / RUN}: tokenizer = {header.tokenizer!r} is not one of {', '.join(UNITS)}; {hint}"
-        )
+        yield f"{RUN}: tokenizer = {header.tokenizer!r} is not one of {', '.join(UNITS)}"
     if (header.modality == "image") != is_image or (len(network.shape) == 3) != is_image:
-        raise ValueError(
-            f"{directory / RUN}: modality = {header.modality!r} does not fit the tokenizer {header.tokenizer!r}"
-            f" and the shape {list(network.shape)} of {CONFIG_NAME}; {hint}"
+        yield (
+            f"{RUN}: modality = {header.modality!r} does not fit the tokenizer {header.tokenizer!r} and the shape"
+            f" {list(network.shape)} of {CONFIG_NAME}"
         )
     if not is_image:
         tokenizer = read_json(directory / TOKENIZER, hint)
         for key, expected in (("kind", header.tokenizer), ("vocab_size", network.vocab_size)):
             if tokenizer.get(key) != expected:
-                raise ValueError(
-                    f"{directory / TOKENIZER}: {key} = {tokenizer.get(key)!r} does not fit the model, {expected!r};"
-                    f" {hint}"
-                )
+                yield f"{TOKENIZER}: {key} = {tokenizer.get(key)!r} does not fit the model, {expected!r}"
     unigram = open_array(directory / UNIGRAM, hint)
     if unigram.dtype != np.int64 or unigram.shape != (network.vocab_size,):
-        raise ValueError(
-            f"{directory / UNIGRAM} should be int64 ({network.vocab_size},), not {unigram.dtype} {unigram.shape};"
-            f" {hint}"
-        )
+        yield f"{UNIGRAM} should be int64 ({network.vocab_size},), not {unigram.dtype} {unigram.shape}"
+    if config.is_causal != network.causal:
+        yield f"{CONFIG_NAME}: causal = {network.causal} does not fit the objective {config.kind} of {RUN}"

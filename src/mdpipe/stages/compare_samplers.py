@@ -55,7 +55,6 @@ class References:
     """The reference models of a run: one on its own tokens, and optionally one on decoded text.
 
     Args:
-        model: The run's model.
         names: The names of both in params.yaml.
         held_out: Texts (N, L) that MAUVE compares as many samples with; None for no MAUVE.
         seed: Seed of MAUVE.
@@ -75,7 +74,6 @@ class References:
         """Yield the name, unit, generative perplexity and MAUVE of samples (N, L) under each reference model.
 
         Args:
-            tokens: Tokens of samples, or of the held-out data.
             classes: Classes (N,) for a class-conditional reference model on the same tokens, or None.
             clusters: Clusters of the held-out data, (N,), which have no MAUVE: it compares samples with them. None for
                 samples.
@@ -162,7 +160,6 @@ def _diversity(
     Args:
         tokens: Samples or held-out data.
         as_many: The same or part of them, as many as there are samples, since distinct-n depends on their number.
-        is_text: False for images, which have no n-grams.
         clusters: The cluster of each, (N,); None if all are independent.
     """
     estimates = {

@@ -19,7 +19,7 @@ from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.networks.base import Network, NetworkSpec, build_network, count_parameters
 from mdpipe.networks.runtime import compute_device, configure_runtime
-from mdpipe.params import EstimatorConfig, Params, Run, TrainConfig
+from mdpipe.params import EstimatorConfig, Params, Run
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.model_io import UNITS, num_classes, save_model
 from mdpipe.pipeline.provenance import require_unchanged_inputs
@@ -88,7 +88,11 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
     run_hash = hash_training(params, run, dataset)
     checkpoint_dir = paths.checkpoint_dir(run, run_hash)
     if world.is_main_process:
-        _check_disk_space(checkpoint_dir, run, settings.train, num_parameters)
+        # A checkpoint has weights, their EMA and two moments; the model itself has a second copy in DVC's cache.
+        steps = saved_steps(checkpoint_dir)
+        new = settings.train.most_checkpoints(max(steps, default=0), len(steps)) - len(steps)
+        size = num_parameters * FLOAT32_BYTES * (4 * new + 2)
+        check_disk_space(checkpoint_dir, size, f"training {run} with {new} states to write")
     rng = CounterRNG(seed, "train")
     batches, validator = _build_batches(settings, dataset, seed, rng), _build_validator(params, run, network, objective)
     logged_run = LoggedRun(run, run_hash, settings.model_dump(mode="json"), paths.events(run))
@@ -110,18 +114,17 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
     if world.is_main_process:
         save_model(run, settings, network, result.weights, result.objective_weights, dataset)
         _write_curve(paths.plot("curves", run), result)
-        _write_record(run, settings.train, dataset, result, num_parameters)
+        record = {
+            "run": run,
+            "steps": settings.train.steps,
+            "tokens": settings.train.steps * settings.train.batch_size * dataset.seq_len,
+            "num_parameters": num_parameters,
+            "final_loss": fmean(row.loss for row in result.history[-FINAL_ROWS:]),
+            "final_loss_rows": min(FINAL_ROWS, len(result.history)),
+            "unit": UNITS[dataset.tokenizer],
+        }
+        write_record(record, paths.record("train", run), paths.metrics("train", run))
         _finish(run, checkpoint_dir)
-
-
-def _check_disk_space(checkpoint_dir: Path, run: str, settings: TrainConfig, num_parameters: int) -> None:
-    """Check that the run's checkpoints and its model have room."""
-    # A checkpoint has weights, their EMA and two moments; the model itself has a second copy in DVC's cache.
-    steps = saved_steps(checkpoint_dir)
-    new = settings.most_checkpoints(max(steps, default=0), len(steps)) - len(steps)
-    check_disk_space(
-        checkpoint_dir, num_parameters * FLOAT32_BYTES * (4 * new + 2), f"training {run} with {new} states to write"
-    )
 
 
 def _build_batches(settings: Run, dataset: EncodedDataset, seed: int, rng: CounterRNG) -> Batches:
@@ -146,41 +149,20 @@ def _build_validator(params: Params, run: str, network: Network, objective: Obje
     held_out = EncodedDataset.open(paths.encoded(settings.dataset), "validation")
     tokens, labels = held_out.spaced_examples(validation.num_examples)
     total = held_out.tokens.size // held_out.stream_tokens  # Whole examples
-    clusters = held_out.clusters[1][np.arange(len(tokens)) * total // len(tokens)]
+    labels = None if settings.class_cond is None else labels
+    documents = held_out.clusters[1][np.arange(len(tokens)) * total // len(tokens)]
+    # A standard error needs two clusters: where all examples are of one document, they count as independent.
+    clusters = documents if len(set(documents)) > 1 else None
     # Rows of equal length, which are read in their order as images are.
     examples = held_out.model_copy(update={"modality": "image", "tokens": tokens})
     estimator = EstimatorConfig(num_mc_samples=validation.num_mc_samples, batch_size=validation.batch_size)
     rng = CounterRNG(params.seed, "validation")  # Validations of all runs have the same samples, as evaluations do.
 
     def estimate(objective: Objective, network: nn.Module) -> tuple[float, float]:
-        bits = likelihood_bound(
-            objective,
-            network,
-            examples,
-            estimator,
-            rng,
-            None if settings.class_cond is None else labels,
-            clusters if len(set(clusters)) > 1 else None,
-        ).bits_per_token()
+        bits = likelihood_bound(objective, network, examples, estimator, rng, labels, clusters).bits_per_token()
         return bits.value, bits.stderr
 
     return Validator(network, objective, estimate, validation, settings.train.steps)
-
-
-def _write_record(
-    run: str, settings: TrainConfig, dataset: EncodedDataset, result: TrainResult, num_parameters: int
-) -> None:
-    """Write the metrics and the record of the run."""
-    record = {
-        "run": run,
-        "steps": settings.steps,
-        "tokens": settings.steps * settings.batch_size * dataset.seq_len,
-        "num_parameters": num_parameters,
-        "final_loss": fmean(row.loss for row in result.history[-FINAL_ROWS:]),
-        "final_loss_rows": min(FINAL_ROWS, len(result.history)),
-        "unit": UNITS[dataset.tokenizer],
-    }
-    write_record(record, paths.record("train", run), paths.metrics("train", run))
 
 
 def _finish(run: str, checkpoint_dir: Path) -> None:
