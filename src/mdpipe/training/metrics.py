@@ -121,11 +121,8 @@ class TrainMetrics:
     """Metrics of a run after `step` of `steps` steps, since the last log. They depend on the speed of the machine.
 
     Attributes:
-        step: Steps taken.
-        steps: The run's number of steps.
         scalars: Numbers by their tags in loggers, see `MetricsProcessor.compute`.
         objective: The learned parameters of the objective, in a few words; empty for most.
-        validation: The bound after this step, if there was a validation.
     """
 
     step: int
