@@ -44,17 +44,16 @@ Nearest = dict[str, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images, their features, and their classes if the feature network is a classifier of them."""
+    """Images, their features, and their classes if the feature network is a classifier of them.
+
+    Shapes: pixels (N, H, W, C), features (N, D), logits (N, classes of the feature network), labels (N,).
+    """
 
     name: str
     pixels: Pixels
-    """(N, H, W, C)."""
     features: Tensor
-    """(N, D)."""
     logits: Tensor
-    """(N, classes of the feature network)."""
     labels: Tensor | None = None
-    """(N,)."""
 
     def subset(self, most: int) -> "ImageSet":
         """Return at most `most` of the images, evenly spaced."""
