@@ -56,7 +56,8 @@ def require_writable(targets: Iterable[Path]) -> None:
         ValueError: Some are read-only, which an engine would report late or without a remedy.
     """
     existing = set(map(nearest_existing, targets))
-    if read_only := sorted(os.path.relpath(path) for path in existing if not os.access(path, _modes(path))):
+    closed = [path for path in existing if not os.access(path, os.W_OK | os.X_OK if path.is_dir() else os.W_OK)]
+    if read_only := sorted(map(os.path.relpath, closed)):
         more = f" and {len(read_only) - MAX_LISTED} more" if len(read_only) > MAX_LISTED else ""
         raise ValueError(
             f"cannot write in {', '.join(read_only[:MAX_LISTED])}{more}, where stages keep files: change owner or mode,"
@@ -211,7 +212,3 @@ def _artifacts(params: Params) -> Iterator[tuple[Path, str | None]]:
 
 def _is_inside(path: str | Path, folder: str | Path) -> bool:
     return Path(path).resolve().is_relative_to(Path(folder).resolve())
-
-
-def _modes(path: Path) -> int:
-    return os.W_OK | os.X_OK if path.is_dir() else os.W_OK

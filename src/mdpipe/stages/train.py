@@ -124,7 +124,13 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
             "unit": UNITS[dataset.tokenizer],
         }
         write_record(record, paths.record("train", run), paths.metrics("train", run))
-        _finish(run, checkpoint_dir)
+        # If an input has changed meanwhile, DVC does not cache the model, so its checkpoint is kept as if unfinished.
+        require_unchanged_inputs()
+        # This checkpoint stays until the next run ends, in case DVC is killed before it records the outputs.
+        for other in paths.checkpoint_dirs(run):
+            if other != checkpoint_dir:
+                discard_finished(other)
+        mark_finished(checkpoint_dir)
 
 
 def _build_batches(settings: Run, dataset: EncodedDataset, seed: int, rng: CounterRNG) -> Batches:
@@ -163,17 +169,6 @@ def _build_validator(params: Params, run: str, network: Network, objective: Obje
         return bits.value, bits.stderr
 
     return Validator(network, objective, estimate, validation, settings.train.steps)
-
-
-def _finish(run: str, checkpoint_dir: Path) -> None:
-    """Discard the checkpoints of earlier trainings of the run, and mark this one's as finished."""
-    # If an input has changed meanwhile, DVC does not cache the model, so its checkpoint is kept as if unfinished.
-    require_unchanged_inputs()
-    # This checkpoint stays until the next run ends, in case DVC is killed before it records the outputs.
-    for other in paths.checkpoint_dirs(run):
-        if other != checkpoint_dir:
-            discard_finished(other)
-    mark_finished(checkpoint_dir)
 
 
 def _write_curve(path: Path, result: TrainResult) -> None:

@@ -6,7 +6,6 @@ The objective's own parameters have their own peak learning rate, on the same sc
 import inspect
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -107,16 +106,16 @@ def build_optimizers(network: nn.Module, objective: Objective, settings: TrainCo
     if not isinstance(optimizer, MatrixOptimizerConfig):
         return [adamw]
     matrix_peak = settings.learning_rate if optimizer.learning_rate is None else optimizer.learning_rate
-    options: dict[str, Any] = {
-        "params": [{"params": matrices, "relative_rate": matrix_peak / settings.learning_rate}],
-        "lr": settings.learning_rate,
-        "momentum": optimizer.momentum,
-        "weight_decay": optimizer.weight_decay,
-        "cautious_weight_decay": optimizer.cautious_weight_decay,
-    }
-    if isinstance(optimizer, NorMuonConfig):
-        return [adamw, NorMuon(**options, row_beta2=optimizer.row_beta2)]
-    return [adamw, Muon(**options)]
+    row_beta2 = {"row_beta2": optimizer.row_beta2} if isinstance(optimizer, NorMuonConfig) else {}
+    muon = (NorMuon if row_beta2 else Muon)(
+        [{"params": matrices, "relative_rate": matrix_peak / settings.learning_rate}],
+        lr=settings.learning_rate,
+        momentum=optimizer.momentum,
+        weight_decay=optimizer.weight_decay,
+        cautious_weight_decay=optimizer.cautious_weight_decay,
+        **row_beta2,
+    )
+    return [adamw, muon]
 
 
 def layer_matrices(network: nn.Module) -> list[nn.Parameter]:

@@ -44,7 +44,6 @@ class Validator:
     ) -> None:
         self._network = copy.deepcopy(network).eval()
         self._objective = copy.deepcopy(objective).to(next(network.parameters()).device)
-        self._modules = nn.ModuleDict({"network": self._network, "objective": self._objective})
         self._estimate, self._settings = estimate, settings
         self._steps = [*range(settings.every, steps, settings.every), steps]
         self._results = torch.full((len(self._steps), 2), math.nan, dtype=torch.float64)
@@ -90,4 +89,5 @@ class Validator:
         self._best = {name: state_dict[f"best/{name}"].cpu() for name in self._best}
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: tensor.to("cpu", copy=True) for name, tensor in self._modules.state_dict().items()}
+        modules = nn.ModuleDict({"network": self._network, "objective": self._objective})
+        return {name: tensor.to("cpu", copy=True) for name, tensor in modules.state_dict().items()}
