@@ -40,7 +40,8 @@ def apply_compile_and_checkpointing(network: nn.Module, objective: Objective, ha
     if hardware.compile:
         # torch.compile's cache, in the folder for temporary files or TORCHINDUCTOR_CACHE_DIR, tells vector instructions
         # apart only when it runs a C++ compiler. The code itself has loops for one vector length: code for AVX-512
-        # computes wrong numbers with AVX2, on another machine that shares the folder or with ATEN_CPU_CAPABILITY.
+        # computes wrong numbers with AVX2, on another machine that shares the folder or after ATEN_CPU_CAPABILITY has
+        # changed. The tag restricts the cache to code for the instructions of this process.
         tag = os.environ.get("TORCH_COMPILE_CACHE_KEY_TAG", "")
         torch.compiler.config.cache_key_tag = f"{tag}{torch.backends.cpu.get_cpu_capability()}"
         if problem := find_compiler_problem(next(network.parameters()).device):
