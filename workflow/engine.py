@@ -29,10 +29,7 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.scm import SCMError
 from dvc.utils.serialize import ParseError, load_path, load_yaml
 from filelock import FileLock, Timeout
-from snakemake.dag import DAG
 from snakemake.exceptions import MissingRuleException
-from snakemake.jobs import Job
-from snakemake.rules import Rule
 from snakemake.workflow import Workflow
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -64,6 +61,7 @@ from workflow.graph import (
     with_dependents,
 )
 from workflow.job import ENGINE_PID, JOBS_LOCK
+from workflow.leave_to_dvc import ignore_clock_skew, keep_outputs
 from workflow.sort_lock import LOCK_FILE
 
 STATE = Path(".mdpipe")
@@ -134,36 +132,6 @@ def patch_snakemake(stages: list[Stage]) -> None:
     snakemake.logging.logger.addFilter(add_messages({stage.name: stage.description for stage in stages}))
     ignore_clock_skew()
     keep_outputs()
-
-
-def ignore_clock_skew() -> None:
-    """Make Snakemake accept outputs that are older than an input, as after the clock was set back.
-
-    Otherwise it would fail the job, although DVC has stored its results.
-    """
-    DAG.check_output_mtime = _do_nothing
-
-
-def keep_outputs() -> None:
-    """Have Snakemake leave the outputs of a stage in place when it starts the stage.
-
-    DVC removes them itself, unless it finds the stage up to date. Without those that only git has (metrics), it would
-    run the stage again in a clone whose run cache does not have them.
-    """
-    Job.remove_existing_output = _do_nothing
-
-
-async def _do_nothing(*_: Any) -> None:
-    pass
-
-
-def require_no_benchmark(rule: Rule) -> None:
-    """Have Snakemake accept that the benchmark file of a stage that is up to date is missing, as after `dvc pull`.
-
-    It would run the stage named as a target only to write that file, which is not in git.
-    """
-    if not Path(rule.benchmark).exists():
-        rule._benchmark = None  # Rules cannot be changed otherwise, and the directive must be a path.
 
 
 def acquire_workflow_lock() -> None:

@@ -11,16 +11,9 @@ sys.path[:0] = SOURCES
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*SOURCES, os.environ.get("PYTHONPATH")]))
 
 from mdpipe.params import load_params
-from workflow.engine import (
-    exit_with,
-    open_repo,
-    params_for_dvc,
-    patch_snakemake,
-    prepare,
-    request_file,
-    require_no_benchmark,
-)
+from workflow.engine import exit_with, open_repo, params_for_dvc, patch_snakemake, prepare, request_file
 from workflow.graph import inputs_of, is_folder, read_stages
+from workflow.leave_to_dvc import require_no_benchmark
 from workflow.sort_lock import sort_lock
 
 try:

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from workflow.engine import DAG, Job, ignore_clock_skew, keep_outputs, require_no_benchmark
+from workflow.leave_to_dvc import DAG, Job, ignore_clock_skew, keep_outputs, require_no_benchmark
 
 SNAKEFILE = """\
-from workflow.engine import require_no_benchmark
+from workflow.leave_to_dvc import require_no_benchmark
 
 rule train:
     output: "model"
