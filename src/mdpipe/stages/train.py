@@ -157,7 +157,7 @@ def _build_validator(params: Params, run: str, network: Network, objective: Obje
     total = held_out.tokens.size // held_out.stream_tokens  # Whole examples
     labels = None if settings.class_cond is None else labels
     documents = held_out.clusters[1][np.arange(len(tokens)) * total // len(tokens)]
-    # A standard error needs two clusters: where all examples are of one document, they count as independent.
+    # A standard error needs two clusters: if all examples are of one document, they count as independent.
     clusters = documents if len(set(documents)) > 1 else None
     # Rows of equal length, which are read in their order as images are.
     examples = held_out.model_copy(update={"modality": "image", "tokens": tokens})
