@@ -30,8 +30,7 @@ _log_exception = transfer._log_exception
 def verify_objects(*, remove: bool) -> None:
     """Have DVC in this process verify objects by their content.
 
-    Args:
-        remove: True to remove a broken object, False to only call it missing, as for a dry run.
+    With `remove`, a broken object is removed; otherwise it is only called missing, as for a dry run.
     """
     hashed: set[str] = set()
     """The objects of which every byte was hashed since a restoration began."""

@@ -94,8 +94,22 @@ def unknown_targets(targets: Iterable[str], stages: list[Stage]) -> Iterator[str
 
 def require_dependencies(params: Params, needed: list[Stage], stages: list[Stage]) -> None:
     """Raise ValueError with a line for each dependency of the needed stages that is missing and that no stage makes."""
-    if lines := list(dict.fromkeys(_missing(params, needed, stages))):
-        raise ValueError("\n".join(lines))
+    makers, lines = makers_of(stages), list[str]()
+    for stage in needed:
+        kind, _, name = stage.name.partition("@")
+        for path in inputs_of(stage, stages):
+            if path in makers or Path(path).exists():
+                continue
+            if kind == "report" and not params.runs:
+                lines.append(
+                    "params.yaml has no run to report on; ask for stages by name, as `snakemake encode@DATASET` does"
+                )
+            elif kind == "download" and (missing := list(missing_paths(params, [name]))):
+                lines += missing
+            else:
+                lines.append(f"{stage.name} depends on {path}, which does not exist; put it back")
+    if lines:
+        raise ValueError("\n".join(dict.fromkeys(lines)))
 
 
 def find_leftovers(stage: Stage, stages: list[Stage]) -> Iterator[Path]:
@@ -119,21 +133,6 @@ def _dependencies(stages: list[Stage]) -> "nx.DiGraph[str]":
     waits = ((path, stage.name) for stage in stages for path in inputs_of(stage, stages))
     graph.add_edges_from((makers[path].name, name) for path, name in waits if path in makers)
     return graph
-
-
-def _missing(params: Params, needed: list[Stage], stages: list[Stage]) -> Iterator[str]:
-    makers = makers_of(stages)
-    for stage in needed:
-        kind, _, name = stage.name.partition("@")
-        for path in inputs_of(stage, stages):
-            if path in makers or Path(path).exists():
-                continue
-            if kind == "report" and not params.runs:
-                yield "params.yaml has no run to report on; ask for stages by name, as `snakemake encode@DATASET` does"
-            elif kind == "download" and (lines := list(missing_paths(params, [name]))):
-                yield from lines
-            else:
-                yield f"{stage.name} depends on {path}, which does not exist; put it back"
 
 
 def _not_made(folder: Path, outputs: list[str]) -> Iterator[Path]:

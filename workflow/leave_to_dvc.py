@@ -1,10 +1,10 @@
 """Changes of Snakemake's behavior, because DVC decides which stages run and what becomes of their outputs."""
 
 from pathlib import Path
+from typing import Any
 
 import snakemake.api  # noqa: F401  First, because its modules import each other in a circle.
 from snakemake.dag import DAG
-from snakemake.io import _IOFile
 from snakemake.jobs import Job
 from snakemake.rules import Rule
 
@@ -14,11 +14,7 @@ def ignore_clock_skew() -> None:
 
     Otherwise it would fail the job, although DVC has stored its results.
     """
-
-    async def accept(self: DAG, job: Job, expanded_output: list[_IOFile]) -> None:
-        pass
-
-    DAG.check_output_mtime = accept
+    DAG.check_output_mtime = _do_nothing
 
 
 def keep_outputs() -> None:
@@ -27,11 +23,11 @@ def keep_outputs() -> None:
     DVC removes them itself, unless it finds the stage up to date. Without those that only git has (metrics), it would
     run the stage again in a clone whose run cache does not have them.
     """
+    Job.remove_existing_output = _do_nothing
 
-    async def keep(self: Job) -> None:
-        pass
 
-    Job.remove_existing_output = keep
+async def _do_nothing(*_: Any) -> None:
+    pass
 
 
 def require_no_benchmark(rule: Rule) -> None:

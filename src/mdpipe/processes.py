@@ -28,13 +28,10 @@ TORCHRUN_MARK = "TORCHELASTIC_RUN_ID"
 
 
 def peak_rss_mib(include_children: bool = False) -> float:
-    """Return the largest resident set of this process so far in MiB; it never falls.
-
-    Args:
-        include_children: Also consider the children that have ended, and return the largest of all.
-    """
-    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN) if include_children else (resource.RUSAGE_SELF,)
-    largest = max(resource.getrusage(who).ru_maxrss for who in whose)
+    """Return the largest resident set so far in MiB, of this process or also of any of its children that have ended."""
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if include_children:
+        largest = max(largest, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
     return largest * (1 if sys.platform == "darwin" else 1024) / MEBIBYTE
 
 

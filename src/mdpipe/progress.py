@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -45,9 +44,8 @@ class Progress:
     """Progress in bytes: a bar on a terminal, a line every few seconds in a log. Used as a context manager."""
 
     def __init__(self, task: str, total: int | None) -> None:
-        self.task, self.total, self.done = task, total, 0
+        self.task, self.total, self.done, self._resumed = task, total, 0, 0
         self._start = self._last_line = time.monotonic()
-        self._resumed = 0
         self._bar = progress_bar(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         self._bar_task = self._bar.add_task(task, total=total)
 
@@ -75,7 +73,5 @@ class Progress:
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()

@@ -38,7 +38,7 @@ def build(shape: str, batch: int, threads: int, compile: bool) -> protocol.Train
     state = trainer.state
     return protocol.TrainingStep(
         run=lambda: trainer.train_step(batches),
-        read_loss=lambda: state.history.mean_loss(state.step - 1, state.step),
+        read_loss=lambda: state.history.summarize(state.step - 1, state.step)[0],
         parameters=count_parameters(network),
         compile_seconds=build_seconds + seconds[0] - seconds[-1] if compile else None,
     )

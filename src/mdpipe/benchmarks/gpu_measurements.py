@@ -234,7 +234,7 @@ class DocstringTraining:
             "training_seconds": seconds,
             "tokens_per_second": tokens / seconds,
             "epochs": tokens / len(self.text.tokens),
-            "curve": [[last, history.mean_loss(last - every, last)] for last in range(every, done + 1, every)],
+            "curve": [[last, history.summarize(last - every, last)[0]] for last in range(every, done + 1, every)],
             "parameters": count_parameters(self.network),
         }
 

@@ -23,27 +23,18 @@ def require_usable(params: Params, *, with_sources: bool) -> None:
     """Check the working copy and the paths of the sources.
 
     Args:
-        params: The params.
         with_sources: True if the files of the sources and of feature networks must exist. They are not needed if the
             artifacts were fetched.
 
     Raises:
         ValueError: There are problems; the message has one line for each.
     """
-    sources = params.sources
-    missing = [
-        *missing_paths(params, sources),
-        *linked_folders(params, sources),
-        *unfit_sources(params, sources),
-        *missing_weights(params),
-    ]
-    if problems := [
-        *home_problems(),
-        *working_copy_problems(params),
-        *_circular_paths(params),
-        *_ignored_paths(params),
-        *(missing if with_sources else []),
-    ]:
+    problems = [*home_problems(), *working_copy_problems(params), *_circular_paths(params), *_ignored_paths(params)]
+    if with_sources:
+        for find_problems in (missing_paths, linked_folders, unfit_sources):
+            problems += find_problems(params, params.sources)
+        problems += missing_weights(params)
+    if problems:
         raise ValueError("\n".join(problems))
 
 
@@ -70,7 +61,8 @@ def require_writable(targets: Iterable[Path]) -> None:
         ValueError: Some are read-only, which an engine would report late or without a remedy.
     """
     existing = set(map(nearest_existing, targets))
-    if read_only := sorted(os.path.relpath(path) for path in existing if not os.access(path, _modes(path))):
+    closed = [path for path in existing if not os.access(path, os.W_OK | os.X_OK if path.is_dir() else os.W_OK)]
+    if read_only := sorted(map(os.path.relpath, closed)):
         more = f" and {len(read_only) - MAX_LISTED} more" if len(read_only) > MAX_LISTED else ""
         raise ValueError(
             f"cannot write in {', '.join(read_only[:MAX_LISTED])}{more}, where stages keep files: change owner or mode,"
@@ -201,7 +193,7 @@ def linked_folders(params: Params, names: Iterable[str]) -> Iterator[str]:
 def _links_to_folders(path: str) -> Iterator[Path]:
     for parent, folders, _ in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (link for link in (Path(parent, name) for name in folders) if link.is_symlink())
+        yield from (Path(parent, name) for name in folders if Path(parent, name).is_symlink())
 
 
 def missing_weights(params: Params) -> Iterator[str]:
@@ -241,7 +233,3 @@ def _artifacts(params: Params) -> Iterator[tuple[Path, str | None]]:
 
 def _is_inside(path: str | Path, folder: str | Path) -> bool:
     return Path(path).resolve().is_relative_to(Path(folder).resolve())
-
-
-def _modes(path: Path) -> int:
-    return os.W_OK | os.X_OK if path.is_dir() else os.W_OK

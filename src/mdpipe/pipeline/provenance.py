@@ -49,8 +49,7 @@ def watch_inputs(command: str, names: Sequence[str], params: Any) -> None:
     Nothing is recorded without DVC, which then writes no lock entry, or in training processes of rank 1 and above.
 
     Args:
-        command: Name of the stage in dvc.yaml.
-        names: Its arguments on the command line: the key of a `foreach`, or one value per axis of a `matrix`.
+        names: Arguments of the stage on the command line: the key of a `foreach`, or one value per axis of a `matrix`.
         params: Content of the stage's params file.
     """
     runs_in_dvc = os.environ.get(DVC_MARK, "").partition("@")[0] == command

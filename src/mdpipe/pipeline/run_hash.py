@@ -130,18 +130,17 @@ def _imported_files(file: Path, roots: Sequence[Path]) -> Iterator[Path]:
 
 
 def _list_files(path: Path) -> list[tuple[str, int, int]]:
-    """Return name, size and time of a file or of all files of a folder: hashing a large corpus would take too long."""
-    found = [(str(file), file.stat()) for file in (_walk(path) if path.is_dir() else [path]) if file.exists()]
-    return sorted((name, status.st_size, status.st_mtime_ns) for name, status in found)
+    """Return name, size and time of a file, or of all files of a folder and of the folders linked there.
 
-
-def _walk(path: Path) -> Iterator[Path]:
-    """Yield all files of a folder and of the folders linked there, each folder once."""
+    Hashing a large corpus would take too long.
+    """
+    files = [path] if path.is_file() else []
     seen: set[tuple[int, int]] = set()
-    for folder, folders, files in os.walk(path, followlinks=True):
+    for folder, folders, names in os.walk(path, followlinks=True):
         status = Path(folder).stat()
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        yield from (Path(folder) / name for name in files)
+        files += [Path(folder, name) for name in names if Path(folder, name).exists()]
+    return sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)

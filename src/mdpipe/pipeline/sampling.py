@@ -71,12 +71,10 @@ def sample(
     """Fill the masked positions of tokens (N, L), window by window if L is more than the model's window.
 
     Args:
-        model: The trained model.
         config: The sampler, the choice of tokens and the guidance; their number is that of the tokens.
         tokens: Known tokens and masks.
         rng: The random numbers; sample i uses those of example first + i.
         class_labels: (N,), or None.
-        on_step: Called after each step.
         first: Number of samples in earlier batches.
     """
     device = next(model.network.parameters()).device

@@ -55,8 +55,6 @@ class References:
     """The reference models of a run: one on its own tokens, and optionally one on decoded text.
 
     Args:
-        model: The run's model.
-        names: The names of both in params.yaml.
         held_out: Texts (N, L) that MAUVE compares as many samples with; None for no MAUVE.
         seed: Seed of MAUVE.
     """
@@ -71,11 +69,10 @@ class References:
 
     def score(
         self, tokens: NDArray[np.int64], classes: Tensor | None, clusters: NDArray[np.int64] | None = None
-    ) -> Iterator[dict[str, Any]]:
-        """Yield the name, unit, generative perplexity and MAUVE of samples (N, L) under each reference model.
+    ) -> list[dict[str, Any]]:
+        """Return the name, unit, generative perplexity and MAUVE of samples (N, L) under each reference model.
 
         Args:
-            tokens: Tokens of samples, or of the held-out data.
             classes: Classes (N,) for a class-conditional reference model on the same tokens, or None.
             clusters: Clusters of the held-out data, (N,), which have no MAUVE: it compares samples with them. None for
                 samples.
@@ -90,7 +87,7 @@ class References:
         if self._held_out is not None and clusters is None:
             for row, data, samples in zip(rows, self._held_out, self._features(tokens), strict=True):
                 row["mauve"] = quality.mauve(data, samples, self._seed)
-        yield from rows
+        return rows
 
     def _features(self, tokens: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
         """Yield the features of texts (N, L) by each reference model, (N, D)."""
@@ -120,10 +117,9 @@ def compare_samplers(params: Params, run: str) -> None:
     of_data = None if classes is None else torch.from_numpy(dataset.require_labels()[indices])
     spaced = held_out[evenly_spaced(len(held_out), suite.count)]
     is_text = model.modality == "text"
-    compared_with = spaced if is_text else None
     if is_text and (reason := quality.why_no_mauve(len(spaced))):
         logger.info("no MAUVE of %s: %s", run, reason)
-        compared_with = None
+    compared_with = spaced if is_text and not reason else None
     references = References(model, suite.runs[run], compared_with, params.seed)
     common = {"run": run, "dataset": model.dataset, "num_parameters": model.num_parameters}
     rows = [
@@ -162,7 +158,6 @@ def _diversity(
     Args:
         tokens: Samples or held-out data.
         as_many: The same or part of them, as many as there are samples, since distinct-n depends on their number.
-        is_text: False for images, which have no n-grams.
         clusters: The cluster of each, (N,); None if all are independent.
     """
     estimates = {

@@ -77,13 +77,7 @@ def write_evaluation(path: Path, columns: Sequence[NDArray[Any]]) -> None:
 
 
 def bound_record(model: TrainedModel, likelihood: Likelihood, dataset: EncodedDataset) -> dict[str, Any]:
-    """Return the bound in bits per token with its errors and parts; for text also the numbers to compare tokenizers.
-
-    Args:
-        model: The trained model.
-        likelihood: Its bound on a split or corpus.
-        dataset: The split or corpus.
-    """
+    """Return the bound in bits per token with its errors and parts; for text also the numbers to compare tokenizers."""
     counts = dataset.counts
     clustered_by, clusters = dataset.clusters
     record: dict[str, Any] = {

@@ -44,17 +44,16 @@ Nearest = dict[str, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images, their features, and their classes if the feature network is a classifier of them."""
+    """Images, their features, and their classes if the feature network is a classifier of them.
+
+    Shapes: pixels (N, H, W, C), features (N, D), logits (N, classes of the feature network), labels (N,).
+    """
 
     name: str
     pixels: Pixels
-    """(N, H, W, C)."""
     features: Tensor
-    """(N, D)."""
     logits: Tensor
-    """(N, classes of the feature network)."""
     labels: Tensor | None = None
-    """(N,)."""
 
     def subset(self, most: int) -> "ImageSet":
         """Return at most `most` of the images, evenly spaced."""
@@ -149,7 +148,7 @@ def _load_real(
 def _sample(
     params: Params, model: TrainedModel, sampler: SamplerConfig, classes: Tensor | None
 ) -> tuple[NDArray[np.int64], int]:
-    """Return tokens (N, L) drawn as the stage `sample` does, but in other random numbers, and NFE of a batch.
+    """Return tokens (N, L), sampled as the stage `sample` does with other random numbers, and NFE of a batch.
 
     All samplers of a run have the same random numbers.
     """
@@ -182,8 +181,6 @@ def _row(images: ImageSet, reference: ImageSet, found: dict[str, Nearest], task:
     """Return the measures of a set of images against reference images; None where one does not apply.
 
     Args:
-        images: The images.
-        reference: The real images that they are compared with.
         found: The training images nearest to sets of images, by the name of the set.
         task: Task that the feature network was trained for.
     """

@@ -71,6 +71,8 @@ def sample(params: Params, run: str) -> None:
             _write_exponents(folder / paths.EXPONENTS, model, model.objective.schedule.w.tolist())
         if not model.objective.is_causal:
             _write_infilling(folder, model, params, run)
+    counts = np.bincount(tokens.flatten())
+    frequencies = counts[counts > 0] / counts.sum()
     record = {
         "run": run,
         "dataset": model.dataset,
@@ -84,7 +86,8 @@ def sample(params: Params, run: str) -> None:
         "unit": model.unit,
         "nfe": samples.nfe,
         "seed": params.seed_of(run),
-        "entropy": _entropy(np.bincount(tokens.flatten(), minlength=model.objective.vocab_size)),
+        # In bits, of the tokens of all samples: low if they repeat themselves.
+        "entropy": float(-(frequencies * np.log2(frequencies)).sum()),
     }
     write_record(record, paths.record("sample", run), paths.metrics("sample", run))
 
@@ -148,15 +151,8 @@ def _write_infilling(folder: Path, model: TrainedModel, params: Params, run: str
 
 def _write_exponents(path: Path, model: TrainedModel, exponents: list[float]) -> None:
     tokens = range(len(exponents))
+    symbols = [*map(str, tokens)]
     if model.modality == "text":
         tokenizer = load_tokenizer(model.directory)
         symbols = [tokenizer.decode(np.array([token])) for token in tokens]
-    else:
-        symbols = [*map(str, tokens)]
     write_csv(path, ("token", "symbol", "exponent"), zip(tokens, symbols, exponents, strict=True))
-
-
-def _entropy(counts: NDArray[np.int64]) -> float:
-    """Return the entropy in bits of the token frequencies in all samples: low if they repeat themselves."""
-    present = counts[counts > 0] / counts.sum()
-    return float(-(present * np.log2(present)).sum())

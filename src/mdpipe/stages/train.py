@@ -19,7 +19,7 @@ from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.networks.base import Network, NetworkSpec, build_network, count_parameters
 from mdpipe.networks.runtime import compute_device, configure_runtime
-from mdpipe.params import EstimatorConfig, Params, Run, TrainConfig
+from mdpipe.params import EstimatorConfig, Params, Run
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.model_io import UNITS, num_classes, save_model
 from mdpipe.pipeline.provenance import require_unchanged_inputs
@@ -88,7 +88,11 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
     run_hash = hash_training(params, run, dataset)
     checkpoint_dir = paths.checkpoint_dir(run, run_hash)
     if world.is_main_process:
-        _check_disk_space(checkpoint_dir, run, settings.train, num_parameters)
+        # A checkpoint has weights, their EMA and two moments; the model itself has a second copy in DVC's cache.
+        steps = saved_steps(checkpoint_dir)
+        new = settings.train.most_checkpoints(max(steps, default=0), len(steps)) - len(steps)
+        size = num_parameters * FLOAT32_BYTES * (4 * new + 2)
+        check_disk_space(checkpoint_dir, size, f"training {run} with {new} states to write")
     rng = CounterRNG(seed, "train")
     batches, validator = _build_batches(settings, dataset, seed, rng), _build_validator(params, run, network, objective)
     logged_run = LoggedRun(run, run_hash, settings.model_dump(mode="json"), paths.events(run))
@@ -110,18 +114,23 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
     if world.is_main_process:
         save_model(run, settings, network, result.weights, result.objective_weights, dataset)
         _write_curve(paths.plot("curves", run), result)
-        _write_record(run, settings.train, dataset, result, num_parameters)
-        _finish(run, checkpoint_dir)
-
-
-def _check_disk_space(checkpoint_dir: Path, run: str, settings: TrainConfig, num_parameters: int) -> None:
-    """Check that the run's checkpoints and its model have room."""
-    # A checkpoint has weights, their EMA and two moments; the model itself has a second copy in DVC's cache.
-    steps = saved_steps(checkpoint_dir)
-    new = settings.most_checkpoints(max(steps, default=0), len(steps)) - len(steps)
-    check_disk_space(
-        checkpoint_dir, num_parameters * FLOAT32_BYTES * (4 * new + 2), f"training {run} with {new} states to write"
-    )
+        record = {
+            "run": run,
+            "steps": settings.train.steps,
+            "tokens": settings.train.steps * settings.train.batch_size * dataset.seq_len,
+            "num_parameters": num_parameters,
+            "final_loss": fmean(row.loss for row in result.history[-FINAL_ROWS:]),
+            "final_loss_rows": min(FINAL_ROWS, len(result.history)),
+            "unit": UNITS[dataset.tokenizer],
+        }
+        write_record(record, paths.record("train", run), paths.metrics("train", run))
+        # If an input has changed meanwhile, DVC does not cache the model, so its checkpoint is kept as if unfinished.
+        require_unchanged_inputs()
+        # This checkpoint stays until the next run ends, in case DVC is killed before it records the outputs.
+        for other in paths.checkpoint_dirs(run):
+            if other != checkpoint_dir:
+                discard_finished(other)
+        mark_finished(checkpoint_dir)
 
 
 def _build_batches(settings: Run, dataset: EncodedDataset, seed: int, rng: CounterRNG) -> Batches:
@@ -160,33 +169,6 @@ def _build_validator(params: Params, run: str, network: Network, objective: Obje
         return bits.value, bits.stderr
 
     return Validator(network, objective, estimate, validation, settings.train.steps)
-
-
-def _write_record(
-    run: str, settings: TrainConfig, dataset: EncodedDataset, result: TrainResult, num_parameters: int
-) -> None:
-    """Write the metrics and the record of the run."""
-    record = {
-        "run": run,
-        "steps": settings.steps,
-        "tokens": settings.steps * settings.batch_size * dataset.seq_len,
-        "num_parameters": num_parameters,
-        "final_loss": fmean(row.loss for row in result.history[-FINAL_ROWS:]),
-        "final_loss_rows": min(FINAL_ROWS, len(result.history)),
-        "unit": UNITS[dataset.tokenizer],
-    }
-    write_record(record, paths.record("train", run), paths.metrics("train", run))
-
-
-def _finish(run: str, checkpoint_dir: Path) -> None:
-    """Discard the checkpoints of earlier trainings of the run, and mark this one's as finished."""
-    # If an input has changed meanwhile, DVC does not cache the model, so its checkpoint is kept as if unfinished.
-    require_unchanged_inputs()
-    # This checkpoint stays until the next run ends, in case DVC is killed before it records the outputs.
-    for other in paths.checkpoint_dirs(run):
-        if other != checkpoint_dir:
-            discard_finished(other)
-    mark_finished(checkpoint_dir)
 
 
 def _write_curve(path: Path, result: TrainResult) -> None:

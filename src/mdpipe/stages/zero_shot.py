@@ -57,6 +57,8 @@ def zero_shot(params: Params, run: str, source: str) -> None:
         bound = bound_record(model, likelihood, corpus)
         bound |= {"clustered_by": clustered_by, "clusters": len(np.unique(clusters))}
         bounds.append({"protocol": protocol, **bound, "references": references})
+    # The SHA-256 of the SHA-256 of each shard of documents, which depends on no tokenizer and no protocol.
+    hashes = [hash_file(shard) for shard in sorted(paths.raw(source).glob("documents-*.jsonl"))]
     record = {
         "run": run,
         "dataset": model.dataset,
@@ -64,17 +66,9 @@ def zero_shot(params: Params, run: str, source: str) -> None:
         "tokenizer": model.tokenizer,
         "split": WHOLE,
         "seed": params.seed_of(run),
-        "content_hash": _content_hash(paths.raw(source)),
+        "content_hash": hashlib.sha256(bytes.fromhex("".join(hashes))).hexdigest(),
         "bounds": bounds,
         **{name: bounds[0][name] for name in RESULTS if name in bounds[0]},
     }
     name = f"{run}-{source}"
     write_record(record, paths.record("zero_shot", name), paths.metrics("zero_shot", name))
-
-
-def _content_hash(raw: Path) -> str:
-    """Return the SHA-256 of the SHA-256 of each shard of documents, which depends on no tokenizer and no protocol."""
-    content = hashlib.sha256()
-    for shard in sorted(raw.glob("documents-*.jsonl")):
-        content.update(bytes.fromhex(hash_file(shard)))
-    return content.hexdigest()

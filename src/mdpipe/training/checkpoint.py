@@ -112,13 +112,7 @@ def load_checkpoint(checkpoint_dir: Path, run_hash: str, template: Template, wor
 
 
 def read_checkpoint(path: Path, run_hash: str, template: Template, world: World) -> Checkpoint:
-    """Read one checkpoint. All processes call this and raise the same errors.
-
-    Args:
-        path: The file or folder.
-        run_hash: Hash of the run.
-        template: Returns a tensor of the name with the sharding to load, for a sharded checkpoint.
-        world: The processes of the run.
+    """Read one checkpoint, a file or a folder. All processes call this and raise the same errors.
 
     Raises:
         RunHashMismatchError: It belongs to a run with another hash.

@@ -62,8 +62,7 @@ EXIT_STATUS = {signal.SIGTERM: EXIT_REQUEUE, signal.SIGUSR1: EXIT_REQUEUE, signa
 class InterruptedTrainingError(Exception):
     """Training was interrupted by a signal before its last step; its checkpoint is written.
 
-    Attributes:
-        status: Exit status of the process.
+    `status` is the exit status of the process.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -71,30 +70,29 @@ class InterruptedTrainingError(Exception):
         self.status = status
 
 
+@dataclass
 class SignalState:
-    """The first signal received. A second Ctrl-C ends the process at once.
+    """The exit status for the first signal received, or 0 if none was received."""
 
-    Attributes:
-        status: Exit status for the signal, or 0 if none was received.
-    """
-
-    def __init__(self) -> None:
-        self.status = 0
-
-    def handle(self, number: int, _: FrameType | None) -> None:
-        """Record a signal."""
-        self.status = self.status or EXIT_STATUS[signal.Signals(number)]
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    status: int = 0
 
 
 @contextmanager
 def handle_signals() -> Iterator[SignalState]:
-    """Record signals within the block instead of ending; do nothing outside the main thread, which gets none."""
+    """Record the first signal within the block instead of ending; a second Ctrl-C ends the process at once.
+
+    Do nothing outside the main thread, which gets no signals.
+    """
     state = SignalState()
     if threading.current_thread() is not threading.main_thread():
         yield state
         return
-    before = {number: signal.signal(number, state.handle) for number in EXIT_STATUS}
+
+    def record(number: int, _: FrameType | None) -> None:
+        state.status = state.status or EXIT_STATUS[signal.Signals(number)]
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, record) for number in EXIT_STATUS}
     try:
         yield state
     finally:
@@ -244,8 +242,6 @@ def parallelize(loss: nn.Module, layers: Iterable[nn.Module], hardware: Hardware
     Args:
         loss: Module that returns the losses of this process's rows.
         layers: Its submodules that FSDP2 gathers one at a time.
-        hardware: Names the strategy.
-        world: The processes of the run.
     """
     if not distributed.is_initialized():
         return loss

@@ -41,17 +41,13 @@ class LoggedRun:
     folder: Path
     """The folder for its files."""
 
-    def flat_settings(self) -> dict[str, Any]:
-        """Return the settings under dotted keys."""
 
-        def flatten(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-            if isinstance(value, Mapping):
-                for key, entry in value.items():
-                    yield from flatten(f"{prefix}.{key}" if prefix else key, entry)
-            else:
-                yield prefix, value
-
-        return dict(flatten("", self.settings))
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the settings under dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def log_to_console(metrics: TrainMetrics) -> None:
@@ -140,7 +136,7 @@ def _open_mlflow(run: LoggedRun) -> Iterator[MetricsLogger]:
     experiment = client.get_experiment_by_name(PROJECT)
     experiment_id = experiment.experiment_id if experiment else client.create_experiment(PROJECT)
     run_id = client.create_run(experiment_id, run_name=run.name, tags={"run_hash": run.run_hash}).info.run_id
-    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in run.flat_settings().items()])
+    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in _flatten(run.settings).items()])
 
     def log(metrics: TrainMetrics) -> None:
         now = int(time.time() * 1000)
@@ -164,7 +160,7 @@ def _open_dvclive(run: LoggedRun) -> Iterator[MetricsLogger]:
     from dvclive.live import Live
 
     with Live(str(run.folder / "dvclive"), save_dvc_exp=False, dvcyaml=None, report=None) as live:
-        live.log_params(run.flat_settings())
+        live.log_params(_flatten(run.settings))
 
         def log(metrics: TrainMetrics) -> None:
             live.step = metrics.step

@@ -61,17 +61,12 @@ Batches = Callable[[int, range], Batch]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The result of a training run.
-
-    Attributes:
-        weights: The network's state dict with its EMA, float32 on the CPU, for evaluation and sampling.
-        objective_weights: The same for the objective's own parameters; empty for most objectives.
-        history: Metrics along the way.
-        validations: Bounds along the way, if the run is validated.
-    """
+    """The result of a training run: weights for evaluation and sampling, and metrics along the way."""
 
     weights: dict[str, Tensor]
+    """The network's state dict with its EMA, float32 on the CPU."""
     objective_weights: dict[str, Tensor]
+    """The same for the objective's own parameters; empty for most objectives."""
     history: list[HistoryRow]
     validations: list[Validation]
 
@@ -96,9 +91,6 @@ def train(
     Args:
         network: Denoiser with its initial weights, on the device to train on; it holds the last weights afterwards.
         objective: Its loss is minimized. It is moved to the network's device and holds its last parameters afterwards.
-        batches: The data.
-        settings: Optimizer and number of steps.
-        hardware: Threads, precision, processes and how they share the work.
         length: Tokens per example.
         rng: Source of times and masks.
         checkpoint_dir: Folder of the run's checkpoints. If another process trains in it, this one waits.
@@ -119,7 +111,10 @@ def train(
         flops = training_flops(network, length) / length
         trainer = Trainer(network, objective, settings, hardware, rng, world, validator)
         state = trainer.state
-        trainer.resume(checkpoint_dir, run_hash)
+        if checkpoint := load_checkpoint(checkpoint_dir, run_hash, state.sharding_template(), world):
+            state.restore(checkpoint)
+            if world.is_main_process:
+                logger.info("resuming from the checkpoint of step %d of %d", state.step, settings.steps)
         if world.is_main_process and trainer.is_bfloat16 and (problem := find_bfloat16_problem(state.device)):
             logger.warning(problem)
         processor = MetricsProcessor(state, settings.steps, flops, hardware.precision)
@@ -128,7 +123,10 @@ def train(
             is_last = state.step == settings.steps
             # Metrics may read sharded tensors, so all processes must agree on when they are due.
             is_due, status = world.all_reduce_max(int(processor.is_due()), signals.status)
-            validation = trainer.validate_if_due()
+            validation = None
+            if validator and validator.is_due(state.step):
+                state.history.require_finite(state.step)
+                validation = validator.validate(state.step, *state.ema_state_dicts())
             if is_due or is_last or validation:
                 state.history.require_finite(state.step)
                 metrics = processor.compute(learning_rate_at(state.step - 1, settings), validation)
@@ -146,10 +144,9 @@ def train(
 
 
 class Trainer:
-    """A training run: its state, and how it resumes, takes a step and is validated.
+    """A training run: its state, and how it takes a step.
 
     Attributes:
-        state: The state that the next step depends on.
         loss: A LossModule, possibly wrapped by DDP or FSDP2.
         micro_batches: Global row indices that this process computes in turn.
     """
@@ -173,14 +170,6 @@ class Trainer:
         self.is_bfloat16 = hardware.precision == "bfloat16"
         self.micro_batches = world.local_rows(settings.batch_size, hardware.gradient_accumulation_steps)
         self.time_rng, self.mask_rng, self.dropout_rng = rng.child("times"), rng, rng.child("dropout")
-
-    def resume(self, checkpoint_dir: Path, run_hash: str) -> None:
-        """Restore the state from the newest checkpoint, if there is one."""
-        state = self.state
-        if checkpoint := load_checkpoint(checkpoint_dir, run_hash, state.sharding_template(), self.world):
-            state.restore(checkpoint)
-            if self.world.is_main_process:
-                logger.info("resuming from the checkpoint of step %d of %d", state.step, self.settings.steps)
 
     def train_step(self, batches: Batches) -> int:
         """Take the next step and return the number of tokens in the batch of all processes.
@@ -218,18 +207,11 @@ class Trainer:
         set_learning_rate(state.optimizers, learning_rate_at(state.step, self.settings))
         for optimizer in state.optimizers:
             optimizer.step()
-        state.update_ema()
+        state.ema.update(state.step)
+        state.objective_ema.update(state.step)
         state.history.record(state.step, self.world.all_reduce_mean(torch.stack(losses).sum()), grad_norm, norms_P)
         state.step += 1
         return tokens
-
-    def validate_if_due(self) -> Validation | None:
-        """Evaluate the averaged weights after the steps at which the run is validated; return None after the others."""
-        state = self.state
-        if state.validator is None or not state.validator.is_due(state.step):
-            return None
-        state.history.require_finite(state.step)
-        return state.validator.validate(state.step, *state.ema_state_dicts())
 
 
 class LossModule(nn.Module):
@@ -237,16 +219,10 @@ class LossModule(nn.Module):
 
     def __init__(self, network: nn.Module, objective: Objective) -> None:
         super().__init__()
-        self.network = network
-        self.objective = objective
+        self.network, self.objective = network, objective
 
     def forward(
-        self,
-        tokens: Tensor,
-        t: Tensor,
-        u: Tensor,
-        class_labels: Tensor | None,
-        dropout_keys: Tensor | None,
+        self, tokens: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None, dropout_keys: Tensor | None
     ) -> Tensor:
         """Return `Objective.loss`, (B,); `dropout_keys` is (B, 2), or None without dropout."""
         denoiser = cast("Denoiser", self.network)

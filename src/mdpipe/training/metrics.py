@@ -46,19 +46,13 @@ class HistoryRow:
 
 
 class MetricsHistory:
-    """Loss (nats per token) and gradient norm of every step, on the device.
+    """Loss (nats per token) and gradient norm of every step, on the device, and the names of all P parameters.
 
     Recording does not synchronize the device; reading does, so it is only done now and then.
-
-    Args:
-        settings: The run's settings.
-        device: Device of the losses.
-        names: Names of all P parameters.
     """
 
     def __init__(self, settings: TrainConfig, device: torch.device, names: Sequence[str]) -> None:
-        self._settings = settings
-        self._names = names
+        self._settings, self._names = settings, names
         self._first_bad_step = torch.full((len(names),), settings.steps, device=device)
         self._losses = torch.zeros(settings.steps, device=device)
         self._grad_norms = torch.zeros(settings.steps, device=device)
@@ -95,32 +89,21 @@ class MetricsHistory:
             )
         self._checked = steps
 
-    def mean_loss(self, first: int, end: int) -> float:
-        """Return the mean loss of steps first, ..., end - 1 in bits per token."""
-        return _mean(self._losses[first:end]) / math.log(2)
-
-    def max_loss(self, first: int, end: int) -> float:
-        """Return the maximum loss of these steps, far above the mean at a spike."""
-        return float(self._losses[first:end].max()) / math.log(2)
-
-    def mean_grad_norm(self, first: int, end: int) -> float:
-        """Return the mean gradient norm of these steps, before clipping."""
-        return _mean(self._grad_norms[first:end])
+    def summarize(self, first: int, end: int) -> tuple[float, float, float]:
+        """Return mean and maximum loss, in bits per token, and mean gradient norm of steps first, ..., end - 1."""
+        losses, grad_norms = self._losses[first:end].double(), self._grad_norms[first:end].double()
+        return float(losses.mean()) / math.log(2), float(losses.max()) / math.log(2), float(grad_norms.mean())
 
     def rows(self) -> list[HistoryRow]:
         """Return the history of the whole run."""
         steps = self._settings.steps
         interval = max(1, steps // MIN_ROWS)
         ends = [*range(interval, steps, interval), steps]
-        return [
-            HistoryRow(
-                step=end,
-                loss=self.mean_loss(first, end),
-                lr=learning_rate_at(end - 1, self._settings),
-                grad_norm=self.mean_grad_norm(first, end),
-            )
-            for first, end in zip([0, *ends], ends, strict=False)
-        ]
+        rows = []
+        for first, end in zip([0, *ends], ends, strict=False):
+            loss, _, grad_norm = self.summarize(first, end)
+            rows.append(HistoryRow(end, loss, learning_rate_at(end - 1, self._settings), grad_norm))
+        return rows
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors that a checkpoint keeps."""
@@ -138,11 +121,8 @@ class TrainMetrics:
     """Metrics of a run after `step` of `steps` steps, since the last log. They depend on the speed of the machine.
 
     Attributes:
-        step: Steps taken.
-        steps: The run's number of steps.
         scalars: Numbers by their tags in loggers, see `MetricsProcessor.compute`.
         objective: The learned parameters of the objective, in a few words; empty for most.
-        validation: The bound after this step, if there was a validation.
     """
 
     step: int
@@ -153,28 +133,21 @@ class TrainMetrics:
 
     def __str__(self) -> str:
         width = len(str(self.steps))
-        objective = f"  {self.objective}" if self.objective else ""
+        end = f"  {self.objective}" if self.objective else ""
         if self.validation:
-            objective += f"  validation {self.validation.value:.4f} ± {self.validation.stderr:.4f} bits"
+            end += f"  validation {self.validation.value:.4f} ± {self.validation.stderr:.4f} bits"
         value = {tag.partition("/")[2]: scalar for tag, scalar in self.scalars.items() if "validation" not in tag}
         return (
             f"step {self.step:{width}d}/{self.steps}  {self.step / self.steps:4.0%}  loss {value['loss']:.4f} bits"
             f" (max {value['max_loss']:.3g})  lr {value['lr']:.2e}  grad_norm {value['grad_norm']:.3g}"
             f"  {value['tokens_per_sec']:,.0f} tokens/s  {value['flops_per_sec'] / 1e9:,.3g} GFLOP/s"
             f"  MFU {value['mfu']:.0%}  {value['peak_mem_mib']:,.0f} MiB  {_format_duration(value['eta_s'])} left"
-            f"{objective}"
+            f"{end}"
         )
 
 
 class MetricsProcessor:
-    """Measures throughput and computes the metrics to log.
-
-    Args:
-        state: The run's state.
-        steps: The run's number of steps.
-        flops: FLOPs per token, of forward and backward pass.
-        precision: Precision of the network's matmuls.
-    """
+    """Measures throughput and computes the metrics to log; `flops` is per token, of forward and backward pass."""
 
     def __init__(self, state: "TrainingState", steps: int, flops: float, precision: str) -> None:
         self._state, self._steps, self._flops = state, steps, flops
@@ -194,15 +167,15 @@ class MetricsProcessor:
     def compute(self, lr: float, validation: Validation | None = None) -> TrainMetrics:
         """Return the metrics since the last call, with the estimated time left from the speed since the start."""
         now, state = time.monotonic(), self._state
-        steps = (self._logged_step, state.step)
+        loss, max_loss, grad_norm = state.history.summarize(self._logged_step, state.step)
         seconds_per_step = (now - self._started) / max(1, state.step - self._first_step)
         tokens_per_sec = self._tokens / max(now - self._logged, 1e-9)
         flops_per_sec = tokens_per_sec * self._flops
         scalars = {
-            "train/loss": state.history.mean_loss(*steps),  # in bits per token or dimension
-            "train/max_loss": state.history.max_loss(*steps),  # of a step, which shows spikes
+            "train/loss": loss,  # in bits per token or dimension
+            "train/max_loss": max_loss,  # of a step, which shows spikes
             "train/lr": lr,  # of the last step
-            "train/grad_norm": state.history.mean_grad_norm(*steps),  # before clipping
+            "train/grad_norm": grad_norm,  # before clipping
             "perf/tokens_per_sec": tokens_per_sec,  # of all processes
             "perf/flops_per_sec": flops_per_sec,  # of forward and backward pass, with the head at every position
             "perf/mfu": flops_per_sec / self._peak_flops,  # as a fraction of the matmul peak in the same precision
@@ -214,10 +187,6 @@ class MetricsProcessor:
         objective = ", ".join(f"{name} {value:.3g}" for name, value in state.objective.extra_metrics().items())
         self._logged, self._tokens, self._logged_step = now, 0, state.step
         return TrainMetrics(state.step, self._steps, scalars, objective, validation)
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.double().mean())
 
 
 def _format_duration(seconds: float) -> str:

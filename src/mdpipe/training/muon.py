@@ -62,17 +62,10 @@ class Muon(EagerOptimizer):
     """
 
     def __init__(
-        self,
-        params: Iterable[dict[str, object]],
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        *,
-        cautious_weight_decay: bool = False,
-        **defaults: object,
+        self, params: Iterable[dict[str, object]], lr: float, momentum: float, weight_decay: float, **options: object
     ) -> None:
-        defaults |= {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        super().__init__(params, {"cautious_weight_decay": cautious_weight_decay, **defaults})
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "cautious_weight_decay": False}
+        super().__init__(params, defaults | options)
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -85,7 +78,8 @@ class Muon(EagerOptimizer):
             for shape, parameters in by_shape.items():
                 directions = map(_gather, self._directions(parameters, group["momentum"]), parameters)
                 matrices = [direction.flatten(1) for direction in directions]
-                orthogonal = self._normalize(parameters, orthogonalize_together(matrices), group)
+                pairs = zip(parameters, orthogonalize_together(matrices), strict=True)
+                orthogonal = [self._normalize(parameter, matrix, group) for parameter, matrix in pairs]
                 updates = list(map(_shard, [matrix.view(shape) for matrix in orthogonal], parameters))
                 weights = [to_local(parameter) for parameter in parameters]
                 decay = group["lr"] * group["weight_decay"]
@@ -95,14 +89,9 @@ class Muon(EagerOptimizer):
                     torch._foreach_mul_(weights, 1 - decay)
                 torch._foreach_add_(weights, updates, alpha=-RMS * max(matrices[0].shape) ** 0.5 * group["lr"])
 
-    def _normalize(
-        self,
-        parameters: list[nn.Parameter],  # noqa: ARG002 (for subclasses with a state)
-        orthogonal: list[Tensor],
-        group: dict[str, Any],  # noqa: ARG002
-    ) -> list[Tensor]:
-        """Return the orthogonalized matrices (R, C), or others of about the same norm, min(R, C)^0.5."""
-        return orthogonal
+    def _normalize(self, parameter: nn.Parameter, matrix: Tensor, group: dict[str, Any]) -> Tensor:  # noqa: ARG002
+        """Return the orthogonalized matrix (R, C), or another of about the same norm, min(R, C)^0.5."""
+        return matrix
 
     def _directions(self, parameters: list[nn.Parameter], momentum: float) -> list[Tensor]:
         """Update the momentum and return what is orthogonalized, local shards for sharded parameters."""
@@ -128,23 +117,19 @@ class NorMuon(Muon):
     beta2 is the argument `row_beta2`.
     """
 
-    def _normalize(
-        self, parameters: list[nn.Parameter], orthogonal: list[Tensor], group: dict[str, Any]
-    ) -> list[Tensor]:
+    def _normalize(self, parameter: nn.Parameter, matrix: Tensor, group: dict[str, Any]) -> Tensor:
         """Divide rows by their root mean square over time, and restore the norm of an orthogonal matrix.
 
         Every process has the state of all rows of a sharded matrix, which is small.
         """
-        normalized = []
-        for parameter, matrix in zip(parameters, orthogonal, strict=True):
-            state = self.state[parameter]
-            if "row_mean_square" not in state:
-                state["row_mean_square"] = matrix.new_zeros(len(matrix))
-            mean_square: Tensor = state["row_mean_square"]
-            mean_square.lerp_(matrix.square().mean(dim=1), 1 - group["row_beta2"])
-            rows = matrix / (mean_square.sqrt() + ROW_EPS)[:, None]
-            normalized.append(rows * (min(matrix.shape) ** 0.5 / rows.norm().clamp(min=MIN_NORM)))
-        return normalized
+        state = self.state[parameter]
+        if "row_mean_square" not in state:
+            state["row_mean_square"] = matrix.new_zeros(len(matrix))
+        mean_square: Tensor = state["row_mean_square"]
+        mean_square.lerp_(matrix.square().mean(dim=1), 1 - group["row_beta2"])
+        rows = matrix / (mean_square.sqrt() + ROW_EPS)[:, None]
+        scale: Tensor = min(matrix.shape) ** 0.5 / rows.norm().clamp(min=MIN_NORM)
+        return rows * scale
 
 
 def decay_cautiously(weights: Sequence[Tensor], updates: Sequence[Tensor], decay: float) -> None:

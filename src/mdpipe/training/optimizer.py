@@ -6,7 +6,6 @@ The objective's own parameters have their own peak learning rate, on the same sc
 import inspect
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,18 +91,13 @@ def build_optimizers(network: nn.Module, objective: Objective, settings: TrainCo
         )
     muon_ids = set(map(id, matrices))
     decay = "cautious_weight_decay" if optimizer.cautious_weight_decay else "weight_decay"
-    network_group: dict[str, Any] = {
-        "params": [parameter for parameter in network.parameters() if id(parameter) not in muon_ids],
-        "relative_rate": 1.0,
-        decay: optimizer.weight_decay,
-    }
-    objective_group: dict[str, Any] = {
-        "params": objective.parameters(),
-        "relative_rate": objective_peak / settings.learning_rate,
-        decay: 0.0,
-    }
+    others = [parameter for parameter in network.parameters() if id(parameter) not in muon_ids]
+    objective_rate = objective_peak / settings.learning_rate
     adamw = (CautiousAdamW if optimizer.cautious_weight_decay else AdamW)(
-        [network_group, objective_group],
+        [
+            {"params": others, "relative_rate": 1.0, decay: optimizer.weight_decay},
+            {"params": objective.parameters(), "relative_rate": objective_rate, decay: 0.0},
+        ],
         lr=settings.learning_rate,
         betas=(BETA1, optimizer.beta2),
         weight_decay=0.0,
@@ -112,16 +106,16 @@ def build_optimizers(network: nn.Module, objective: Objective, settings: TrainCo
     if not isinstance(optimizer, MatrixOptimizerConfig):
         return [adamw]
     matrix_peak = settings.learning_rate if optimizer.learning_rate is None else optimizer.learning_rate
-    options: dict[str, Any] = {
-        "params": [{"params": matrices, "relative_rate": matrix_peak / settings.learning_rate}],
-        "lr": settings.learning_rate,
-        "momentum": optimizer.momentum,
-        "weight_decay": optimizer.weight_decay,
-        "cautious_weight_decay": optimizer.cautious_weight_decay,
-    }
-    if isinstance(optimizer, NorMuonConfig):
-        return [adamw, NorMuon(**options, row_beta2=optimizer.row_beta2)]
-    return [adamw, Muon(**options)]
+    row_beta2 = {"row_beta2": optimizer.row_beta2} if isinstance(optimizer, NorMuonConfig) else {}
+    muon = (NorMuon if row_beta2 else Muon)(
+        [{"params": matrices, "relative_rate": matrix_peak / settings.learning_rate}],
+        lr=settings.learning_rate,
+        momentum=optimizer.momentum,
+        weight_decay=optimizer.weight_decay,
+        cautious_weight_decay=optimizer.cautious_weight_decay,
+        **row_beta2,
+    )
+    return [adamw, muon]
 
 
 def layer_matrices(network: nn.Module) -> list[nn.Parameter]:
@@ -165,18 +159,15 @@ class EMA:
     """
 
     def __init__(self, module: nn.Module, decay: float, start: int = 0) -> None:
-        self.decay = decay
-        self.start = start
+        self._decay, self._start = decay, start
         self._parameters = dict(module.named_parameters())
-        self._ema = {
-            name: parameter.detach().to(torch.float32, copy=True) for name, parameter in self._parameters.items()
-        }
+        self._ema = {name: weight.detach().to(torch.float32, copy=True) for name, weight in self._parameters.items()}
 
     def update(self, step: int) -> None:
         """Update the average with the weights after step k."""
         weights = [parameter.detach().float() for parameter in self._parameters.values()]
         if weights:
-            torch._foreach_lerp_(list(self._ema.values()), weights, 1 - ema_decay_at(step, self.decay, self.start))
+            torch._foreach_lerp_(list(self._ema.values()), weights, 1 - ema_decay_at(step, self._decay, self._start))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averages by parameter name."""

@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from time import perf_counter
@@ -37,9 +36,14 @@ def apply_compile_and_checkpointing(network: nn.Module, objective: Objective, ha
     """
     if hardware.activation_checkpointing:
         for layer in get_blocks(network):
-            layer.forward = partial(_checkpointed_forward, layer.forward)
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
     if hardware.compile:
-        key_compile_cache_by_cpu()
+        # torch.compile's cache, in the folder for temporary files or TORCHINDUCTOR_CACHE_DIR, tells vector instructions
+        # apart only when it runs a C++ compiler. The code itself has loops for one vector length: code for AVX-512
+        # computes wrong numbers with AVX2, on another machine that shares the folder or after ATEN_CPU_CAPABILITY has
+        # changed. The tag restricts the cache to code for the instructions of this process.
+        tag = os.environ.get("TORCH_COMPILE_CACHE_KEY_TAG", "")
+        torch.compiler.config.cache_key_tag = f"{tag}{torch.backends.cpu.get_cpu_capability()}"
         if problem := find_compiler_problem(next(network.parameters()).device):
             logger.warning("hardware.compile is ignored, because no compiler works here: %s", problem)
             return
@@ -50,18 +54,6 @@ def apply_compile_and_checkpointing(network: nn.Module, objective: Objective, ha
         objective.token_loss = torch.compile(objective.token_loss, dynamic=True)  # type: ignore[method-assign]
 
 
-def key_compile_cache_by_cpu() -> None:
-    """Let torch.compile reuse only code that was generated for the vector instructions of this process.
-
-    Its cache, in the folder for temporary files or TORCHINDUCTOR_CACHE_DIR, tells them apart only when it runs a C++
-    compiler. The code itself has loops for one vector length: code for AVX-512 computes wrong numbers with AVX2, on
-    another machine that shares the folder or where ATEN_CPU_CAPABILITY has changed.
-    """
-    capability = torch.backends.cpu.get_cpu_capability()
-    tag = os.environ.get("TORCH_COMPILE_CACHE_KEY_TAG", "")
-    torch.compiler.config.cache_key_tag = f"{tag}{capability}"
-
-
 def find_compiler_problem(device: torch.device) -> str:
     """Compile a trivial function and return the first line of the error, or an empty string if it works."""
     try:
@@ -69,11 +61,6 @@ def find_compiler_problem(device: torch.device) -> str:
     except Exception as error:
         return (str(error).strip() or type(error).__name__).splitlines()[0]
     return ""
-
-
-def _checkpointed_forward(forward: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a layer and keep only its input; its activations are recomputed in the backward pass."""
-    return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
 def measure_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
@@ -125,9 +112,7 @@ def get_peak_memory_mib(device: torch.device) -> float:
 
     Both are high-water marks since the process started; separate measurements need separate processes.
     """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / MEBIBYTE
-    return peak_rss_mib()
+    return torch.cuda.max_memory_allocated(device) / MEBIBYTE if device.type == "cuda" else peak_rss_mib()
 
 
 def synchronize(device: torch.device) -> None:
@@ -161,14 +146,13 @@ def forward_flops(network: Network, length: int) -> int:
     if size is None:
         return forward_flops_by_torch(network, length)
     positions, attention_width = size
-    pixels = length // math.prod(network.shape[2:])
     flops = 4 * positions**2 * attention_width
     for name, module in network.named_modules():
         if isinstance(module, nn.Linear):
             is_once = any(part in name for part in ONCE_PER_EXAMPLE)
             flops += 2 * module.weight.numel() * (1 if is_once else positions)
         elif isinstance(module, nn.Conv2d):
-            flops += 2 * module.weight.numel() * pixels
+            flops += 2 * module.weight.numel() * length // math.prod(network.shape[2:])
     return flops
 
 

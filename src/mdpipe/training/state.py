@@ -81,34 +81,27 @@ class TrainingState:
         self.step = checkpoint.step
         self.network.load_state_dict(part("network"))
         self.objective.load_state_dict(part("objective"))
-        optimizer_state = part("optimizer")
-        for number, optimizer in enumerate(self.optimizers):
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, tensor in optimizer_state.items():
-                owner, index, name = key.split(".")
-                if int(owner) == number:
-                    state.setdefault(int(index), {})[name] = tensor
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": state, "param_groups": groups})
+        states: list[dict[int, dict[str, Tensor]]] = [{} for _ in self.optimizers]
+        for key, tensor in part("optimizer").items():
+            number, index, name = key.split(".")
+            states[int(number)].setdefault(int(index), {})[name] = tensor
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         self.ema.load_state_dict(part("ema"))
         self.objective_ema.load_state_dict(part("objective_ema"))
         self.history.load_state_dict(part("history"), self.step)
         if self.validator is not None:
             self.validator.load_state_dict(part("validation"))
 
-    def update_ema(self) -> None:
-        """Update the EMA of network and objective with the weights after this step."""
-        self.ema.update(self.step)
-        self.objective_ema.update(self.step)
-
     def ema_state_dicts(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the state dicts of network and objective with the EMA as parameters: full copies on the CPU."""
-        return _ema_state_dict(self.network, self.ema), _ema_state_dict(self.objective, self.objective_ema)
-
-
-def _ema_state_dict(module: nn.Module, ema: EMA) -> dict[str, Tensor]:
-    state = {**module.state_dict(), **ema.state_dict()}
-    return {name: full_tensor(tensor.detach()).to("cpu", copy=True) for name, tensor in state.items()}
+        network = self.network.state_dict() | self.ema.state_dict()
+        objective = self.objective.state_dict() | self.objective_ema.state_dict()
+        weights, objective_weights = (
+            {name: full_tensor(tensor.detach()).to("cpu", copy=True) for name, tensor in state.items()}
+            for state in (network, objective)
+        )
+        return weights, objective_weights
 
 
 def _reshard_like(template: Tensor, tensor: Tensor) -> Tensor:

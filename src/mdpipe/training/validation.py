@@ -36,10 +36,7 @@ class Validator:
 
     Args:
         network: Network of the run, before it is compiled or sharded.
-        objective: Objective of the run.
         estimate: A function of the weights only: it has the same examples, times and masks in every call.
-        settings: Interval of validations, and which weights to keep.
-        steps: Steps of the run.
     """
 
     def __init__(
@@ -50,7 +47,6 @@ class Validator:
         self._estimate, self._settings = estimate, settings
         self._steps = [*range(settings.every, steps, settings.every), steps]
         self._results = torch.full((len(self._steps), 2), math.nan, dtype=torch.float64)
-        self._modules = nn.ModuleDict({"network": self._network, "objective": self._objective})
         self._best = self._weights() if settings.keep_best else {}
 
     @property
@@ -93,4 +89,5 @@ class Validator:
         self._best = {name: state_dict[f"best/{name}"].cpu() for name in self._best}
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: tensor.to("cpu", copy=True) for name, tensor in self._modules.state_dict().items()}
+        modules = nn.ModuleDict({"network": self._network, "objective": self._objective})
+        return {name: tensor.to("cpu", copy=True) for name, tensor in modules.state_dict().items()}
