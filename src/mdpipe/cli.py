@@ -120,7 +120,8 @@ def _add_stage(stage: str, description: str, sections: Sequence[str]) -> None:
 
     parameters = [Parameter(name, Parameter.KEYWORD_ONLY, annotation=ARGUMENTS[name]) for name in arguments]
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    app.command(stage.replace("_", "-"), help=description)(run)
+    panel = "Stages of dvc.yaml, which snakemake and dvc repro run"
+    app.command(stage.replace("_", "-"), help=description, rich_help_panel=panel)(run)
 
 
 for _stage, (_description, *_sections) in STAGES.items():

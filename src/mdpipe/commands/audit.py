@@ -126,12 +126,13 @@ def _table(kind: str, unit: str, checks: Sequence[Check]) -> Table:
     table = Table(title=f"{kind}, {unit}", title_justify="left", box=None, pad_edge=False)
     for heading in ("settings", "source", "denoiser"):
         table.add_column(heading, overflow="fold")
-    for heading in ("entropy", "bound", "stderr"):
+    for heading in ("entropy", "bound", "excess", "stderr"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for check in checks:
         error = f"{check.bound.stderr:.1e}" if check.bound.stderr > 10**-DIGITS / 2 else "exact"
-        numbers = f"{check.entropy:.{DIGITS}f}", f"{check.bound.value:.{DIGITS}f}", error
+        found = check.entropy, check.bound.value, check.bound.value - check.entropy
+        numbers = [*(f"{number:z.{DIGITS}f}" for number in found), error]
         style = None if check.passes else "bold red"
         table.add_row(check.setting, check.source, check.denoiser, *numbers, check.verdict, style=style)
     return table
@@ -157,10 +158,10 @@ def _how_tight(checks: Sequence[Check], unit: str) -> str:
     exact = [check for check in checks if check.denoiser == "exact"]
     first = _largest_excess([check for check in exact if check.setting == exact[0].setting])
     largest = _largest_excess(exact)
-    tight = f"at most {_excess(first):.1g} {unit} above it with exact conditionals{_in_brackets(first)}"
+    tight = f"at most {_format_excess(first)} {unit} above it with exact conditionals{_in_brackets(first)}"
     if _excess(largest) <= _excess(first):
         return tight
-    return f"{tight}, and {_excess(largest):.1g} in all settings{_in_brackets(largest)}"
+    return f"{tight}, and {_format_excess(largest)} in all settings{_in_brackets(largest)}"
 
 
 def _largest_excess(checks: Sequence[Check]) -> Check:
@@ -169,6 +170,11 @@ def _largest_excess(checks: Sequence[Check]) -> Check:
 
 def _excess(check: Check) -> float:
     return max(round(check.bound.value - check.entropy, 9), 0)
+
+
+def _format_excess(check: Check) -> str:
+    """Return the excess, rounded up."""
+    return f"{math.ceil(_excess(check) * 10**DIGITS) / 10**DIGITS:g}"
 
 
 def _in_brackets(check: Check) -> str:
