@@ -94,7 +94,8 @@ def edit_while_running(
         assert process.wait() != 0
     said = (copy.root.parent / "output.log").read_text().splitlines()
     for stage, names in edits.items():
-        (stale,) = [line for line in said if f"{stage} is stale: " in line]
+        # Snakemake prints the reason of a failed stage again at its end.
+        (stale,) = {line.strip().removeprefix(f"{stage} failed: ") for line in said if f"{stage} is stale: " in line}
         assert f"{', '.join(sorted(names))} changed while it ran" in stale
         assert stage not in yaml.safe_load(copy.lock())["stages"]
     assert have_run(copy, edits)

@@ -82,7 +82,7 @@ def dvc_targets() -> list[Path]:
 
     folder = Path(".dvc")
     cache = Path(Config(dvc_dir=str(folder))["cache"].get("dir") or folder / "cache")
-    objects = [cache / "runs", cache / "files" / "md5", *(cache / "files" / "md5").glob("*")]
+    objects = [cache / "runs", cache / "files" / "md5", *(cache / "files" / "md5").glob("[0-9a-f][0-9a-f]")]
     return [cache, *objects, folder / "tmp", Path("dvc.lock")]
 
 
